@@ -1,0 +1,328 @@
+"""The commit planner: which batches of a group stand, and what each event is assigned.
+
+Pure: no I/O, no clock, no locks. A backend that plans on the client reads what a ``LogState``
+asks for while it holds the log's write lock, calls ``plan``, and writes what the plan accepts
+in the same transaction. A backend that decides on the server (a function, a script) follows
+the same rules in the same order:
+
+1. **Repeat** (G7): all ids recorded, in this order, with this content → the recorded events.
+   Some but not all, another order or other content → DuplicateEventError.
+2. **Versions** (G5): every expectation holds, else VersionConflictError.
+3. **Condition** (G6): ``after`` is not beyond the head, else CheckpointError; no event above
+   it matches, else ConditionFailedError.
+4. The batch is accepted: its events follow the head, contiguously and in order (G2).
+
+Each batch is judged against the log and the accepted batches before it, never against itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from eventstore.checkpoint import Checkpoint
+from eventstore.encoding import Draft, canonical, decode_object
+from eventstore.errors import (
+    CheckpointError,
+    ConditionFailedError,
+    DuplicateEventError,
+    EventStoreError,
+    VersionConflictError,
+)
+from eventstore.event import Entity, Event
+from eventstore.query import AppendCondition, EventQuery
+from eventstore.result import AppendResult
+from eventstore.versions import expectation_holds
+
+EventKey = tuple[str, UUID]
+"""``(tenant_id, event_id)``: what is unique in a log."""
+
+PER_EVENT_BYTES: Final = 512
+"""What an event weighs beside its payload, roughly: names, ids, index entries."""
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """An append condition, as far as it was looked into before the commit began."""
+
+    asked: AppendCondition
+    query: EventQuery
+    """What may not match; restricted to the tenant, where a view appends."""
+    after: int
+    """The lower bound, exclusive; 0 where the whole log counts."""
+    checked_to: int
+    """No event above ``after`` and up to here matches, but for ``match``. At least ``after``
+    where that is within the log."""
+    match: int = 0
+    """The sequence of a match found before the commit; 0 if none was."""
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Events to be stored together, and what must hold for that. Valid and encoded."""
+
+    drafts: tuple[Draft, ...]
+    """Never empty; no id twice."""
+    expected: tuple[tuple[Entity, int], ...] = ()
+    """Expected versions (``ExpectedVersion.ANY`` is left out)."""
+    condition: Condition | None = None
+
+    @property
+    def keys(self) -> list[EventKey]:
+        """The identities of its events."""
+        return [(draft.tenant_id, draft.event_id) for draft in self.drafts]
+
+    @property
+    def weight(self) -> int:
+        """Roughly how many bytes it will take in the log."""
+        return sum(PER_EVENT_BYTES + len(draft.data) + len(draft.metadata) for draft in self.drafts)
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A batch that is (to be) written. A backend that decides on the server makes these too."""
+
+    drafts: tuple[Draft, ...]
+    first_sequence: int
+    versions: Sequence[int]
+    """The version of each event within its entity."""
+    recorded_at: datetime
+
+    def event(self, index: int) -> Event:
+        """Return one of its events as recorded."""
+        return self.drafts[index].recorded(
+            sequence=self.first_sequence + index,
+            version=self.versions[index],
+            batch_sequence=self.first_sequence,
+            recorded_at=self.recorded_at,
+        )
+
+    def events(self) -> list[Event]:
+        """Return its events as recorded."""
+        return [self.event(index) for index in range(len(self.drafts))]
+
+    def result(self) -> AppendResult:
+        """Return what the append returns."""
+        first = self.first_sequence
+        return AppendResult(range(first, first + len(self.drafts)), self.events)
+
+
+class Repeated(msgspec.Struct, frozen=True):
+    """A batch whose events are all recorded already. Nothing is written."""
+
+    twins: tuple[Event, ...]
+
+    def result(self) -> AppendResult:
+        """Return what the append returns."""
+        twins = self.twins
+        return AppendResult(tuple(event.sequence for event in twins), lambda: twins, replayed=True)
+
+
+Outcome = Accepted | Repeated | EventStoreError
+"""What became of a batch; an error is to be raised in its caller alone."""
+
+
+class LogState(msgspec.Struct, kw_only=True):
+    """What the planner must know, all read under the log's write lock (or as one snapshot
+    that the write will confirm)."""
+
+    head: int
+    recorded_at: datetime | None
+    """Of the event at the head."""
+    now: datetime
+    """By the server's clock where there is one."""
+    versions: Mapping[Entity, int]
+    """The current version of every entity that ``entities_of`` the group names; a missing one
+    is at 0."""
+    twins: Mapping[EventKey, Event]
+    """The recorded events whose identity is in ``keys_of`` the group."""
+    matches: Sequence[int]
+    """For each batch the sequence of a recorded event that fails its condition: above
+    ``condition.checked_to`` (the core has looked up to there); 0 if none does."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What to write and what to answer."""
+
+    outcomes: list[Outcome]
+    """One for each batch, in order."""
+
+    @property
+    def accepted(self) -> list[Accepted]:
+        """What to write, in order."""
+        return [outcome for outcome in self.outcomes if isinstance(outcome, Accepted)]
+
+
+def entities_of(group: Iterable[Batch]) -> set[Entity]:
+    """Return the entities whose versions the planner needs."""
+    return {draft.entity for batch in group for draft in batch.drafts} | {
+        entity for batch in group for entity, _ in batch.expected
+    }
+
+
+def keys_of(group: Iterable[Batch]) -> list[EventKey]:
+    """Return the identities whose recorded twins the planner needs."""
+    return [key for batch in group for key in batch.keys]
+
+
+def plan(group: Sequence[Batch], state: LogState) -> Plan:
+    """Judge each batch in order against the log and the accepted ones before it."""
+    head = state.head
+    versions = dict(state.versions)
+    twins = state.twins
+    recorded_at = state.now
+    if state.recorded_at is not None and state.recorded_at > recorded_at:
+        recorded_at = state.recorded_at  # a clock that was set back: the log's time stands still
+    outcomes: list[Outcome] = []
+    fresh = _Fresh(needed=len(group) > 1)
+    for batch, match in zip(group, state.matches, strict=True):
+        outcome: Outcome | None = judge_repeat(batch, fresh.with_twins_of(batch, twins))
+        if outcome is None:
+            outcome = _unmet_expectation(batch, versions)
+        if outcome is None and batch.condition is not None:
+            outcome = _unmet_condition(batch.condition, head, match, fresh)
+        if outcome is None:
+            outcome = _accept(batch.drafts, head, versions, recorded_at)
+            head += len(batch.drafts)
+            fresh.add(outcome)
+        outcomes.append(outcome)
+    return Plan(outcomes)
+
+
+def judge_repeat(
+    batch: Batch, twins: Mapping[EventKey, Event]
+) -> Repeated | DuplicateEventError | None:
+    """Return whether ``batch`` repeats what is recorded; None if none of its ids is.
+
+    ``twins`` are recorded events by identity, those of other batches among them or not.
+    """
+    if not twins:
+        return None
+    found = [twins.get(key) for key in batch.keys]
+    first = next((event for event in found if event is not None), None)
+    if first is None:
+        return None
+    last_sequence = 0
+    for draft, twin in zip(batch.drafts, found, strict=True):
+        if twin is None:
+            return DuplicateEventError(
+                f"event_id: {first.event_id} is recorded already (at sequence {first.sequence})"
+                " but other events of this batch are not: a repeat must be of whole batches,"
+                " and new events need new ids (as_new())",
+                event_id=first.event_id,
+            )
+        if (difference := _difference(draft, twin)) is not None:
+            return DuplicateEventError(
+                f"event_id: {twin.event_id} is recorded already (at sequence {twin.sequence})"
+                f" with another {difference}: a new event needs a new id (as_new())",
+                event_id=twin.event_id,
+            )
+        if twin.sequence <= last_sequence:
+            return DuplicateEventError(
+                f"event_id: {twin.event_id} is recorded already (at sequence {twin.sequence})"
+                " in another order than in this batch",
+                event_id=twin.event_id,
+            )
+        last_sequence = twin.sequence
+    return Repeated(tuple(event for event in found if event is not None))
+
+
+def position_beyond(what: str, position: int) -> CheckpointError:
+    """Return the error for a position that this log never reached."""
+    # The head itself is not told: to a tenant's view it would tell of the others.
+    return CheckpointError(
+        f"{what}: {position} is beyond the head of the log: the log was replaced, restored from"
+        " an older copy, or lost events after that position was seen"
+    )
+
+
+class _Fresh:
+    """The events accepted earlier in this group: what later batches are judged against."""
+
+    def __init__(self, *, needed: bool) -> None:
+        self._accepted: list[Accepted] = []
+        self._by_key: dict[EventKey, tuple[Accepted, int]] = {}
+        self._needed = needed
+
+    def add(self, accepted: Accepted) -> None:
+        if not self._needed:
+            return
+        self._accepted.append(accepted)
+        for index, draft in enumerate(accepted.drafts):
+            self._by_key[draft.tenant_id, draft.event_id] = accepted, index
+
+    def with_twins_of(
+        self, batch: Batch, recorded: Mapping[EventKey, Event]
+    ) -> Mapping[EventKey, Event]:
+        """Return the recorded twins and those that this group is about to record."""
+        if not self._by_key:
+            return recorded
+        twins = dict(recorded)
+        for key in batch.keys:
+            if key in self._by_key:
+                accepted, index = self._by_key[key]
+                twins[key] = accepted.event(index)
+        return twins
+
+    def first_match(self, condition: Condition) -> int:
+        """Return the sequence of an accepted event that fails ``condition``, or 0."""
+        for accepted in self._accepted:
+            for sequence, draft in enumerate(accepted.drafts, accepted.first_sequence):
+                if sequence > condition.after and condition.query.takes(draft, sequence):
+                    return sequence
+        return 0
+
+
+def _unmet_expectation(batch: Batch, versions: Mapping[Entity, int]) -> VersionConflictError | None:
+    for entity, expected in batch.expected:
+        actual = versions.get(entity, 0)
+        if not expectation_holds(expected, actual):
+            return VersionConflictError(
+                entity_type=entity.entity_type,
+                entity_id=entity.entity_id,
+                tenant_id=entity.tenant_id,
+                expected_version=expected,
+                actual_version=actual,
+            )
+    return None
+
+
+def _unmet_condition(
+    condition: Condition, head: int, match: int, fresh: _Fresh
+) -> CheckpointError | ConditionFailedError | None:
+    if condition.after > head:
+        return position_beyond("condition.after", condition.after)
+    sequence = condition.match or match or fresh.first_match(condition)
+    if sequence:
+        return ConditionFailedError(condition=condition.asked, sequence=sequence)
+    return None
+
+
+def _accept(
+    drafts: tuple[Draft, ...], head: int, versions: dict[Entity, int], recorded_at: datetime
+) -> Accepted:
+    assigned = []
+    for draft in drafts:
+        entity = draft.entity
+        version = versions.get(entity, 0) + 1
+        versions[entity] = version
+        assigned.append(version)
+    return Accepted(drafts, head + 1, assigned, recorded_at)
+
+
+def _difference(draft: Draft, twin: Event) -> str | None:
+    """Return the name of the first field of content in which they differ."""
+    for field in ("event_type", "entity_type", "entity_id", "workflow_id", "schema_version"):
+        if getattr(draft, field) != getattr(twin, field):
+            return field
+    if set(draft.tags) != set(twin.tags):
+        return "tags"
+    if canonical(decode_object(draft.data)) != canonical(twin.data):
+        return "data"
+    return None
+
+
+def position_of(after: int | Checkpoint | None) -> int:
+    """Return the sequence that a position stands for."""
+    return after.sequence if isinstance(after, Checkpoint) else after or 0

@@ -1,0 +1,80 @@
+"""The values of the log: events and what they are about."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+
+class Entity(NamedTuple):
+    """What an event is about (elsewhere "aggregate" or "stream")."""
+
+    entity_type: str
+    entity_id: str
+    tenant_id: str = ""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+# gc=False: reading creates millions of these, and a value refers to nothing that refers back.
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An immutable fact. A value: not assigned to, equal by value, hashed by its id.
+
+    It is checked when it is appended (an event that was read needs no check), and whatever
+    is wrong with it raises InvalidEventError there, naming the field. ``data`` and
+    ``metadata`` are ordinary dicts, copies of what the log holds.
+    """
+
+    event_type: str
+    """What happened, for example ``OrderPlaced``."""
+    entity_type: str
+    """The kind of thing it happened to, for example ``order``."""
+    entity_id: str
+    """Which one."""
+    data: dict[str, Any] = {}
+    """What happened in detail: a JSON object (see docs/payloads.md)."""
+    event_id: UUID = msgspec.field(default_factory=uuid7)
+    """Unique within the tenant; a new UUIDv7 unless given. Appending it again is a repeat."""
+    workflow_id: str | None = None
+    """The run that events of several entities belong to (elsewhere "correlation")."""
+    tenant_id: str = ""
+    tags: tuple[str, ...] = ()
+    """Labels, for queries and conditions that cross entities."""
+    metadata: dict[str, Any] = {}
+    """About the event rather than of it: ``correlation_id``, ``causation_id``, ``actor_id`` …"""
+    schema_version: int = 1
+    """The version of the shape of ``data``, for those who change it."""
+    timestamp: datetime = msgspec.field(default_factory=_now)
+    """When it happened: timezone-aware, kept to the microsecond, returned in UTC."""
+    sequence: int = 0
+    """Its place in the log, from 1; 0 until recorded. Assigned by the store."""
+    version: int = 0
+    """Its place within its entity, from 1; 0 until recorded. Assigned by the store."""
+    batch_sequence: int = 0
+    """The sequence of the first event of its batch; 0 until recorded. Assigned by the store."""
+    recorded_at: datetime | None = None
+    """When it was stored; never goes back along the log. Assigned by the store."""
+
+    def __hash__(self) -> int:
+        return hash(self.event_id)
+
+    @property
+    def entity(self) -> Entity:
+        """The entity this event is about."""
+        return Entity(self.entity_type, self.entity_id, self.tenant_id)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed; TypeError for a field that does not exist."""
+        return msgspec.structs.replace(self, **changes)
+
+    def as_new(self) -> Self:
+        """Return a copy to be appended as another event: a fresh id, nothing assigned."""
+        return self.replace(
+            event_id=uuid7(), sequence=0, version=0, batch_sequence=0, recorded_at=None
+        )

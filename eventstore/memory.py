@@ -1,0 +1,255 @@
+"""``memory://``: the reference implementation, the plainest code that is right.
+
+For unit tests, and the oracle of the property-based ones. ``memory://`` is a new log each
+time; ``memory://name`` is shared within the process until it is dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Final, Self
+
+import msgspec
+from uuid_utils.compat import uuid4
+
+from eventstore.backend import Backend, Capability, PageRequest
+from eventstore.commit import (
+    Accepted,
+    Batch,
+    EventKey,
+    LogState,
+    Outcome,
+    entities_of,
+    keys_of,
+    plan,
+)
+from eventstore.encoding import Draft
+from eventstore.errors import ConfigurationError, StoreUnavailableError
+from eventstore.event import Entity, Event
+from eventstore.query import EventQuery
+from eventstore.url import Settings
+
+
+class _Record(msgspec.Struct, gc=False):
+    """What stands in the log; payloads stay encoded, so nobody can change them."""
+
+    draft: Draft
+    sequence: int
+    version: int
+    batch_sequence: int
+    recorded_at: datetime
+
+    def event(self) -> Event:
+        return self.draft.recorded(
+            sequence=self.sequence,
+            version=self.version,
+            batch_sequence=self.batch_sequence,
+            recorded_at=self.recorded_at,
+        )
+
+
+class _MemoryLog:
+    """The records of one log, and what is looked up in them.
+
+    A writer holds the lock, adds records, and publishes them by one assignment. A reader takes
+    no lock, so a signal handler may interrupt it and append: it looks at what is published.
+    """
+
+    def __init__(self) -> None:
+        self.log_id = str(uuid4())
+        self.lock = threading.Lock()
+        self.head = 0
+        """The highest sequence that is published."""
+        self.records: list[_Record] = []
+        """The record with sequence n at n - 1."""
+        self.by_entity: defaultdict[Entity, list[_Record]] = defaultdict(list)
+        """The record with version n at n - 1."""
+        self.by_key: dict[tuple[str, int], _Record] = {}
+        """By tenant and the id as a number, which hashes in C."""
+
+    def add(self, accepted: Accepted) -> None:
+        for index, draft in enumerate(accepted.drafts):
+            record = _Record(
+                draft,
+                accepted.first_sequence + index,
+                accepted.versions[index],
+                accepted.first_sequence,
+                accepted.recorded_at,
+            )
+            self.records.append(record)
+            self.by_entity[draft.entity].append(record)
+            self.by_key[draft.tenant_id, draft.event_id.int] = record
+
+    def take_back(self) -> None:
+        """Remove what was added but not published."""
+        for record in self.records[self.head :]:
+            self.by_key.pop((record.draft.tenant_id, record.draft.event_id.int), None)
+            of_entity = self.by_entity[record.draft.entity]
+            while of_entity and of_entity[-1].sequence > self.head:
+                of_entity.pop()
+            if not of_entity:
+                del self.by_entity[record.draft.entity]
+        del self.records[self.head :]
+
+    def version(self, entity: Entity) -> int:
+        head, records = self.head, self.by_entity.get(entity, ())
+        version = len(records)
+        while version and records[version - 1].sequence > head:
+            version -= 1
+        return version
+
+    def find(self, keys: Iterable[EventKey]) -> list[Event]:
+        head, by_key = self.head, self.by_key
+        found = [by_key.get((tenant_id, event_id.int)) for tenant_id, event_id in keys]
+        return [each.event() for each in found if each is not None and each.sequence <= head]
+
+    def first_match(self, query: EventQuery, after: int) -> int:
+        """Return the sequence of the first match above ``after``, or 0."""
+        for record in self.records[after:]:
+            if query.takes(record.draft, record.sequence):
+                return record.sequence
+        return 0
+
+
+_named_logs: Final[dict[tuple[str, str], _MemoryLog]] = {}
+"""By name and namespace: what ``memory://name`` shares within the process."""
+
+
+class MemoryBackend(Backend):
+    """A log in a list."""
+
+    max_group_bytes = 0
+
+    def __init__(self, log: _MemoryLog) -> None:
+        self._log = log
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        settings.refuse_driver_options()
+        key = settings.path, settings.namespace
+        if not settings.create and key not in _named_logs:
+            raise ConfigurationError(
+                f"create: is false, but there is no log {settings.namespace!r}"
+                f" at {settings.safe_url}"
+            )
+        if not settings.path:
+            return cls(_MemoryLog())
+        return cls(_named_logs.setdefault(key, _MemoryLog()))
+
+    @classmethod
+    def drop(cls, settings: Settings) -> None:
+        settings.refuse_driver_options()
+        _named_logs.pop((settings.path, settings.namespace), None)
+
+    def close(self) -> None:
+        pass
+
+    def after_fork(self) -> None:
+        self._log.lock = threading.Lock()
+        self._log.take_back()  # what another thread of the parent was about to publish
+
+    @property
+    def log_id(self) -> str:
+        return self._log.log_id
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset()
+
+    def info(self) -> Mapping[str, str | int]:
+        return {"backend": "memory", "server": "none", "durability": "none: gone with the process"}
+
+    def commit(self, group: Sequence[Batch], timeout: float) -> Sequence[Outcome]:
+        log = self._log
+        if not log.lock.acquire(timeout=timeout):
+            raise StoreUnavailableError("memory: another thread kept on appending")
+        try:
+            planned = plan(
+                group,
+                LogState(
+                    head=log.head,
+                    recorded_at=log.records[-1].recorded_at if log.records else None,
+                    now=datetime.now(UTC),
+                    versions={entity: log.version(entity) for entity in entities_of(group)},
+                    twins={
+                        (event.tenant_id, event.event_id): event
+                        for event in log.find(keys_of(group))
+                    },
+                    matches=[
+                        log.first_match(batch.condition.query, batch.condition.checked_to)
+                        if batch.condition
+                        else 0
+                        for batch in group
+                    ],
+                ),
+            )
+            for accepted in planned.accepted:
+                log.add(accepted)
+            log.head = len(log.records)
+        except BaseException:  # Ctrl-C: a batch is stored whole or not at all
+            log.take_back()
+            raise
+        finally:
+            log.lock.release()
+        return planned.outcomes
+
+    def read(self, page: PageRequest) -> list[Event]:
+        head = self._log.head
+        up_to = head if page.up_to is None else min(page.up_to, head)
+        matches = (each for each in self._candidates(page, up_to) if _takes(page, up_to, each))
+        return [each.event() for each in islice(matches, page.offset, page.offset + page.limit)]
+
+    def find(self, keys: Sequence[EventKey]) -> list[Event]:
+        return self._log.find(keys)
+
+    def count(self, query: EventQuery) -> int:
+        records = self._log.records[: self._log.head]
+        return sum(query.takes(each.draft, each.sequence) for each in records)
+
+    def head(self) -> int:
+        return self._log.head
+
+    def version(self, entity: Entity) -> int:
+        return self._log.version(entity)
+
+    def list_entities(
+        self, entity_type: str | None, tenant_id: str | None, limit: int, offset: int
+    ) -> list[Entity]:
+        entities = [
+            entity
+            for entity in reversed(list(self._log.by_entity))  # a dict: in order of first event
+            if entity_type in (None, entity.entity_type)
+            and tenant_id in (None, entity.tenant_id)
+            and self._log.version(entity)
+        ]
+        return entities[offset : offset + limit]
+
+    def _candidates(self, page: PageRequest, up_to: int) -> Iterable[_Record]:
+        """Return the records among which the page is, in its order."""
+        query = page.query
+        if query.entity_type is None or query.entity_id is None or query.tenant_id is None:
+            records = self._log.records[page.after : up_to]
+        else:
+            entity = Entity(query.entity_type, query.entity_id, query.tenant_id)
+            records = self._log.by_entity.get(entity, [])[page.above_version :]
+        if page.order_by == "timestamp":
+            return sorted(records, key=_time_key, reverse=not page.ascending)
+        return records if page.ascending else reversed(records)
+
+
+def _time_key(record: _Record) -> tuple[datetime, int]:
+    return record.draft.timestamp, record.sequence
+
+
+def _takes(page: PageRequest, up_to: int, record: _Record) -> bool:
+    if not page.after < record.sequence <= up_to:
+        return False
+    if page.resume is not None:
+        beyond = _time_key(record) > page.resume
+        if beyond != page.ascending or _time_key(record) == page.resume:
+            return False
+    return page.query.takes(record.draft, record.sequence)

@@ -1,0 +1,179 @@
+"""Which events to read, and which must not be there when appending."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from eventstore.checkpoint import Checkpoint
+from eventstore.errors import InvalidQueryError
+from eventstore.names import (
+    checked_collection,
+    checked_integer,
+    checked_name,
+    checked_names,
+    checked_tenant,
+    checked_time,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from eventstore.encoding import Draft
+    from eventstore.event import Event
+
+_T = TypeVar("_T")
+
+_SHAPING_DEFAULTS: Final = {"limit": None, "offset": 0, "order_by": "sequence", "ascending": True}
+
+
+class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A filter over the log, with an order and a window. All given fields must match.
+
+    None means "not filtered". Raises InvalidQueryError when it is made with a field of the
+    wrong type, an empty collection or an empty name, so nothing but values ever reaches a
+    database.
+    """
+
+    entity_type: str | None = None
+    entity_id: str | None = None
+    workflow_id: str | None = None
+    tenant_id: str | None = None
+    """The empty string asks for events without a tenant."""
+    event_types: Collection[str] | None = None
+    """Any of them. Kept as a tuple."""
+    tags: Collection[str] | None = None
+    """All of them. Kept as a tuple."""
+    from_sequence: int | None = None
+    """Exclusive: events after it, so that a position can be passed as it is."""
+    to_sequence: int | None = None
+    """Inclusive."""
+    from_timestamp: datetime | None = None
+    """Inclusive, of ``Event.timestamp``."""
+    to_timestamp: datetime | None = None
+    """Inclusive, of ``Event.timestamp``."""
+    any_of: Collection[EventQuery] | None = None
+    """Queries of which at least one must match, made of filter fields alone. Kept as a tuple."""
+    limit: int | None = None
+    offset: int = 0
+    order_by: Literal["sequence", "timestamp"] = "sequence"
+    """Events of the same timestamp come in the order of their sequences (reversed, if
+    ``ascending`` is false)."""
+    ascending: bool = True
+
+    def __post_init__(self) -> None:
+        keep = force_setattr
+        for field in ("entity_type", "entity_id", "workflow_id"):
+            value = getattr(self, field)
+            if value is not None:
+                keep(self, field, checked_name(field, value, InvalidQueryError))
+        if self.tenant_id is not None:
+            keep(self, "tenant_id", checked_tenant(self.tenant_id, InvalidQueryError))
+        for field in ("event_types", "tags"):
+            value = getattr(self, field)
+            if value is not None:
+                names = checked_names(field, value, InvalidQueryError)
+                keep(self, field, _not_empty(field, names))
+        for field in ("from_sequence", "to_sequence", "limit"):
+            value = getattr(self, field)
+            if value is not None:
+                checked_integer(field, value, InvalidQueryError)
+        for field in ("from_timestamp", "to_timestamp"):
+            value = getattr(self, field)
+            if value is not None:
+                keep(self, field, checked_time(field, value, InvalidQueryError))
+        if self.any_of is not None:
+            keep(self, "any_of", _checked_alternatives(self.any_of))
+        checked_integer("offset", self.offset, InvalidQueryError)
+        order_by = self.order_by.value if isinstance(self.order_by, Enum) else self.order_by
+        if type(order_by) is not str or order_by not in ("sequence", "timestamp"):
+            raise InvalidQueryError(
+                f"order_by: must be 'sequence' or 'timestamp', not {shown(self.order_by)}"
+            )
+        keep(self, "order_by", order_by)
+        if type(self.ascending) is not bool:
+            raise InvalidQueryError(f"ascending: must be a bool, not {shown(self.ascending)}")
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed, checked like a new one."""
+        return msgspec.structs.replace(self, **changes)
+
+    def shaped_by(self) -> str | None:
+        """Return the first of limit, offset, order_by and ascending that is set, if any."""
+        for field, default in _SHAPING_DEFAULTS.items():
+            if getattr(self, field) != default:
+                return field
+        return None
+
+    def matches(self, event: Event) -> bool:
+        """Return whether the filter fields take ``event``; limit, offset and order are not
+        looked at."""
+        return self.takes(event, event.sequence)
+
+    def takes(self, fact: Event | Draft, sequence: int) -> bool:
+        """Return whether the filter fields take what stands, or will stand, at ``sequence``.
+
+        This is the definition of every one of them.
+        """
+        return (
+            (self.entity_type is None or fact.entity_type == self.entity_type)
+            and (self.entity_id is None or fact.entity_id == self.entity_id)
+            and (self.workflow_id is None or fact.workflow_id == self.workflow_id)
+            and (self.tenant_id is None or fact.tenant_id == self.tenant_id)
+            and (self.event_types is None or fact.event_type in self.event_types)
+            and (self.tags is None or all(tag in fact.tags for tag in self.tags))
+            and (self.from_sequence is None or sequence > self.from_sequence)
+            and (self.to_sequence is None or sequence <= self.to_sequence)
+            and (self.from_timestamp is None or fact.timestamp >= self.from_timestamp)
+            and (self.to_timestamp is None or fact.timestamp <= self.to_timestamp)
+            and (self.any_of is None or any(query.takes(fact, sequence) for query in self.any_of))
+        )
+
+
+class AppendCondition(msgspec.Struct, frozen=True):
+    """An append fails if a recorded event with a sequence above ``after`` matches ``query``.
+
+    ``after=None`` looks at the whole log; a Checkpoint is verified first. This is the
+    "dynamic consistency boundary" of Sara Pellegrini (https://dcb.events).
+    """
+
+    query: EventQuery
+    after: int | Checkpoint | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.query, EventQuery):
+            raise InvalidQueryError(
+                f"condition.query: must be an EventQuery, not {type(self.query).__name__}"
+            )
+        refuse_shape("condition.query", self.query)
+        if self.after is not None and not isinstance(self.after, Checkpoint):
+            checked_integer("condition.after", self.after, InvalidQueryError)
+
+
+def refuse_shape(what: str, query: EventQuery) -> None:
+    """Raise InvalidQueryError if ``query`` has a limit, an offset or an order."""
+    if (field := query.shaped_by()) is not None:
+        raise InvalidQueryError(f"{what}: only filter fields have a meaning here, not {field}")
+
+
+def _not_empty(field: str, value: tuple[_T, ...]) -> tuple[_T, ...]:
+    if not value:
+        raise InvalidQueryError(f"{field}: must not be empty; leave it out not to filter by it")
+    return value
+
+
+def _checked_alternatives(value: object) -> tuple[EventQuery, ...]:
+    alternatives = []
+    for index, query in enumerate(checked_collection("any_of", value, InvalidQueryError)):
+        field = f"any_of[{index}]"
+        if not isinstance(query, EventQuery):
+            raise InvalidQueryError(f"{field}: must be an EventQuery, not {type(query).__name__}")
+        refuse_shape(field, query)
+        if query.any_of is not None:
+            raise InvalidQueryError(f"{field}: must not have an any_of of its own")
+        alternatives.append(query)
+    return _not_empty("any_of", tuple(alternatives))

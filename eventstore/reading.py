@@ -1,0 +1,288 @@
+"""Reading in pages by key, positions that are verified, and waiting.
+
+Dense sequences make iteration simple: the head at the start is the snapshot, and the last key
+of a page is where the next one begins. Nothing is held open in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from threading import TIMEOUT_MAX
+from time import monotonic
+from typing import Final
+
+import msgspec
+
+from eventstore.backend import Backend, PageRequest
+from eventstore.checkpoint import Checkpoint
+from eventstore.commit import position_beyond
+from eventstore.encoding import canonical
+from eventstore.errors import CheckpointError, CorruptLogError, InvalidQueryError
+from eventstore.event import Entity, Event
+from eventstore.log import Log
+from eventstore.names import MAX_INT64, checked_integer
+from eventstore.query import EventQuery
+
+PAGE: Final = 1000
+"""Events read at once, where they are of common size."""
+
+_FIRST_PAGE: Final = 200
+_PAGE_BYTES: Final = 8_000_000
+"""Roughly what a page of large events may weigh while iterating."""
+
+_WAIT_TURN: Final = 0.25
+"""Seconds that a wait may spend in a driver before it looks whether the store was closed."""
+
+_EVERYTHING: Final = EventQuery()
+
+
+def in_tenant(query: EventQuery, tenant_id: str | None) -> EventQuery:
+    """Return ``query`` restricted to the tenant of a view; InvalidQueryError if it names
+    another."""
+    if tenant_id is None:
+        return query
+    for named in (query, *(query.any_of or ())):
+        if named.tenant_id not in (None, tenant_id):
+            raise InvalidQueryError(
+                f"tenant_id: {named.tenant_id!r} is not the tenant of this view, {tenant_id!r}"
+            )
+    return query.replace(tenant_id=tenant_id)
+
+
+def filters_nothing(query: EventQuery) -> bool:
+    """Return whether every event matches."""
+    return query.replace(limit=None, offset=0, order_by="sequence", ascending=True) == _EVERYTHING
+
+
+def stream(open_log: Callable[[], Log], query: EventQuery) -> Iterator[Event]:
+    """Yield what matches in the log as it stands at the first ``next``.
+
+    ``open_log`` returns the log or raises StoreClosedError; it is asked before every page.
+    """
+    after = query.from_sequence or 0
+    up_to = open_log().head()
+    if query.to_sequence is not None:
+        up_to = min(up_to, query.to_sequence)
+    page = PageRequest(
+        query=query.replace(from_sequence=None, to_sequence=None),
+        limit=PAGE,
+        offset=query.offset,
+        after=after,
+        up_to=up_to,
+        order_by=query.order_by,
+        ascending=query.ascending,
+    )
+    whole = page.order_by == "sequence" and not page.offset and filters_nothing(page.query)
+    if query.offset >= up_to - after:
+        return  # more than there is to skip; engines add offset and limit, and might overflow
+    left = query.limit
+    size = _FIRST_PAGE
+    while page.after < (page.up_to or 0) and left != 0:
+        limit = size if left is None else min(size, left)
+        request = msgspec.structs.replace(page, limit=limit)
+        if whole:
+            request = _narrowed(request)
+        events = open_log().page(request)
+        if whole:
+            _check_whole(request, events)
+        is_last = len(events) < limit
+        if not is_last:  # before they are handed out, for their payloads may be changed there
+            page = _next_page(page, events[-1])
+            size = _fitting_page(events)
+        yield from events
+        if is_last:
+            return
+        left = None if left is None else left - limit
+
+
+def _next_page(page: PageRequest, last: Event) -> PageRequest:
+    if page.order_by == "timestamp":
+        return msgspec.structs.replace(page, offset=0, resume=(last.timestamp, last.sequence))
+    if page.ascending:
+        return msgspec.structs.replace(page, offset=0, after=last.sequence)
+    return msgspec.structs.replace(page, offset=0, up_to=last.sequence - 1)
+
+
+def _narrowed(page: PageRequest) -> PageRequest:
+    """Return the same page of a whole log, bounded on both sides: sequences are dense, and an
+    engine without statistics should not guess how many there are."""
+    assert page.up_to is not None  # noqa: S101 - an iteration knows its snapshot
+    if page.ascending:
+        return msgspec.structs.replace(page, up_to=min(page.up_to, page.after + page.limit))
+    return msgspec.structs.replace(page, after=max(page.after, page.up_to - page.limit))
+
+
+def _fitting_page(events: Sequence[Event]) -> int:
+    """Return how many events the next page may have, judged by a few of the last."""
+    few = events[:: max(1, len(events) // 5)]
+    weight = sum(
+        len(canonical(event.data)) + len(canonical(event.metadata)) for event in few
+    ) // len(few)
+    return max(1, min(PAGE, _PAGE_BYTES // max(weight, 1)))
+
+
+def _check_whole(page: PageRequest, events: Sequence[Event]) -> None:
+    """Raise CorruptLogError unless a page of an unfiltered read is without a gap (G12)."""
+    assert page.up_to is not None  # noqa: S101 - an iteration knows its snapshot
+    wanted = min(page.limit, page.up_to - page.after)
+    first = page.after + 1 if page.ascending else page.up_to
+    check_dense(events, first, 1 if page.ascending else -1)
+    if len(events) < wanted:
+        missing = first + len(events) * (1 if page.ascending else -1)
+        raise CorruptLogError(f"the event at sequence {missing} is missing from the log")
+
+
+def check_dense(events: Sequence[Event], first: int, step: int = 1) -> None:
+    """Raise CorruptLogError unless the sequences are ``first``, ``first + step`` …"""
+    if events and (events[0].sequence, events[-1].sequence) == (
+        first,
+        first + (len(events) - 1) * step,
+    ):
+        return  # ordered by sequence, which is unique: the ends tell
+    for wanted, event in enumerate(events):
+        if event.sequence != first + wanted * step:
+            raise CorruptLogError(
+                f"the event at sequence {first + wanted * step} is missing from the log"
+            )
+
+
+def read_entity(log: Log, entity: Entity, after_version: int) -> list[Event]:
+    """Return an entity's events above a version."""
+    query = EventQuery(
+        entity_type=entity.entity_type, entity_id=entity.entity_id, tenant_id=entity.tenant_id
+    )
+    events: list[Event] = []
+    version = after_version
+    while True:
+        page = PageRequest(query=query, limit=PAGE, above_version=version)
+        found = log.page(page)
+        for event in found:
+            version += 1
+            if event.version != version:
+                raise CorruptLogError(
+                    f"version {version} of {entity.entity_type!r} {entity.entity_id!r} is missing"
+                )
+        events += found
+        if len(found) < PAGE:
+            return events
+
+
+def read_all(log: Log, query: EventQuery) -> list[Event]:
+    """Return what matches the filter fields of ``query``, by sequence."""
+    events: list[Event] = []
+    page = PageRequest(query=query, limit=PAGE)
+    while True:
+        found = log.page(page)
+        events += found
+        if len(found) < PAGE:
+            return events
+        page = _next_page(page, found[-1])
+        if page.up_to is None:  # so that a busy tail cannot keep it from ending
+            page = msgspec.structs.replace(page, up_to=log.head())
+
+
+def read_since(
+    log: Log, position: int | Checkpoint, limit: int, tenant_id: str | None
+) -> list[Event]:
+    """Return the page after a position, which is verified."""
+    checked_integer("limit", limit, InvalidQueryError, least=1)
+    query = in_tenant(_EVERYTHING, tenant_id)
+    after = _sequence_of(position, "position")
+    if isinstance(position, Checkpoint):
+        verified_position(log, position, "position")
+    page = PageRequest(query=query, after=after, limit=limit)
+    if tenant_id is None:
+        page = msgspec.structs.replace(page, up_to=min(after + limit, MAX_INT64))
+    events = log.page(page)
+    if not events and _head_not_below(log, after, "position") > after and tenant_id is None:
+        events = log.page(page)  # what was appended between the two reads is there now
+        if not events:
+            raise CorruptLogError(f"the event at sequence {after + 1} is missing from the log")
+    if tenant_id is None:
+        check_dense(events, after + 1)
+    return events
+
+
+def verified_position(log: Log, position: int | Checkpoint, what: str) -> int:
+    """Return the sequence a consumer stands at; CheckpointError if this log was never there
+    or holds another event there (G12)."""
+    after = _sequence_of(position, what)
+    if after == 0:
+        if isinstance(position, Checkpoint):
+            _check_log_id(log, position, what)
+        return 0
+    if not isinstance(position, Checkpoint):
+        _head_not_below(log, after, what)
+        return after
+    _check_log_id(log, position, what)
+    page = PageRequest(query=_EVERYTHING, after=after - 1, up_to=after, limit=1)
+    found = log.page(page)
+    if not found:
+        _head_not_below(log, after, what)
+        found = log.page(page)
+        if not found:
+            raise CorruptLogError(f"the event at sequence {after} is missing from the log")
+    if found[0].event_id != position.event_id:
+        raise CheckpointError(
+            f"{what}: another event than {position.event_id} stands at sequence {after}:"
+            " the log lost events after that position was seen, and went on"
+        )
+    return after
+
+
+def _sequence_of(position: object, what: str) -> int:
+    if isinstance(position, Checkpoint):
+        return position.sequence
+    return checked_integer(f"{what} (a sequence or a Checkpoint)", position, InvalidQueryError)
+
+
+def _check_log_id(log: Log, checkpoint: Checkpoint, what: str) -> None:
+    if checkpoint.log_id != log.backend.log_id:
+        raise CheckpointError(
+            f"{what}: it is of the log {checkpoint.log_id}, but this is {log.backend.log_id}"
+        )
+
+
+def _head_not_below(log: Log, position: int, what: str) -> int:
+    """Return the head; CheckpointError if ``position`` is beyond it."""
+    head = log.head()
+    if position > head:
+        head = log.read(lambda backend: backend.confirmed_head())
+    if position > head:
+        raise position_beyond(what, position)
+    return head
+
+
+def wait(
+    open_log: Callable[[], Log],
+    after: int | Checkpoint,
+    timeout: float | None,
+    query: EventQuery,
+) -> bool:
+    """Return True once an event that matches stands after a position, False when time is up.
+
+    ``open_log`` returns the log or raises StoreClosedError; it is asked before every turn.
+    """
+    log = open_log()
+    position = verified_position(log, after, "after")
+    everything = filters_nothing(query)
+    deadline = None if timeout is None else monotonic() + min(timeout, TIMEOUT_MAX)
+    nap = log.napper()
+    while True:
+        head = open_log().head()
+        if head > position:
+            page = PageRequest(query=query, after=position, up_to=head, limit=1)
+            if everything or log.page(page):
+                return True
+            position = head
+        turn = _WAIT_TURN if deadline is None else min(_WAIT_TURN, deadline - monotonic())
+        if turn <= 0:
+            return False
+        log.read(partial(_wait_a_turn, position, turn, nap))
+
+
+def _wait_a_turn(
+    after: int, seconds: float, nap: Callable[[float], None], backend: Backend
+) -> None:
+    backend.wait(after, seconds, nap)

@@ -1,0 +1,240 @@
+"""Store URLs: options taken out and checked, passwords never shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, unquote, urlencode
+
+import msgspec
+
+from eventstore.errors import ConfigurationError
+from eventstore.names import shown
+
+_Choice = TypeVar("_Choice", bound=Enum)
+
+_SCHEME: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_HOSTS: Final = re.compile(r"((\[[^\]]*\]|[^:/,]*)(:[0-9]*)?(,|(?=/|$)))*(/|$)")
+"""A location that begins with hosts and ports, not with a user's name and password."""
+_NAMESPACE: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
+_SECRET_OPTION: Final = re.compile(
+    r"(?i)pass|pwd|secret|token|credential|scram|authmechanismproperties"
+)
+_TRUE: Final = ("true", "1", "yes", "on")
+_FALSE: Final = ("false", "0", "no", "off")
+
+
+class Durability(Enum):
+    """What to do where the server, as it stands, may lose acknowledged events."""
+
+    STANDARD = "standard"
+    """Say so, with a DurabilityWarning."""
+    STRICT = "strict"
+    """Refuse to open."""
+    RELAXED = "relaxed"
+    """Accept it; where the engine allows, trade safety for speed."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """A store URL and its options, taken apart."""
+
+    scheme: str
+    location: str
+    """The URL without scheme and query string, still percent-encoded. May hold a password."""
+    namespace: str = "eventstore"
+    """The log's name within the database, ``[a-z][a-z0-9_]{0,39}``."""
+    create: bool = True
+    """Create the namespace where it is not there."""
+    durability: Durability = Durability.STANDARD
+    timeout: float = 10.0
+    """Seconds to wait for the engine, a lock or a pool slot."""
+    retries: int = 10
+    """How often to try again, within ``timeout``, what an outage interrupted."""
+    own_options: dict[str, Any] = {}
+    """Those of the adapter's own options (``Backend.options``) that are given; check them with
+    ``as_flag``, ``as_number`` and the like."""
+    known_options: frozenset[str] = frozenset()
+    """All of the adapter's own options, for messages."""
+    driver_options: dict[str, Any] = {}
+    """All others, as given: from the query string as text."""
+
+    @classmethod
+    def parse(cls, url: str, options: Mapping[str, Any], own_options: frozenset[str]) -> Settings:
+        """Take a URL apart; keywords in ``options`` win over its query string.
+
+        Raises ConfigurationError naming the option and what it may be.
+        """
+        scheme, location, query = split_url(url)
+        given: dict[str, Any] = {}
+        for name, value in query:
+            if name in given:
+                raise ConfigurationError(f"{name}: is given twice in the URL")
+            given[name] = value
+        given.update(options)
+        own = {name: given.pop(name) for name in own_options if name in given}
+        core: dict[str, Any] = {}
+        if "namespace" in given:
+            core["namespace"] = checked_namespace(given.pop("namespace"))
+        if "create" in given:
+            core["create"] = as_flag("create", given.pop("create"))
+        if "durability" in given:
+            core["durability"] = as_choice("durability", given.pop("durability"), Durability)
+        if "timeout" in given:
+            core["timeout"] = as_number("timeout", given.pop("timeout"), least=0.001)
+        if "retries" in given:
+            core["retries"] = as_integer("retries", given.pop("retries"))
+        return cls(
+            scheme=scheme,
+            location=location,
+            own_options=own,
+            known_options=own_options,
+            driver_options=given,
+            **core,
+        )
+
+    @property
+    def path(self) -> str:
+        """The location, percent-decoded."""
+        return unquote(self.location)
+
+    @property
+    def safe_url(self) -> str:
+        """The URL as it may be shown: no password, nor any option that looks like one."""
+        options = {
+            name: "***" if _SECRET_OPTION.search(name) else value
+            for name, value in (self.own_options | self.driver_options).items()
+        }
+        if self.namespace != "eventstore":
+            options = {"namespace": self.namespace, **options}
+        query = urlencode(options, safe="*/,:")
+        shown = _redact_userinfo(self.location)
+        return f"{self.scheme}://{shown}" + (f"?{query}" if query else "")
+
+    def refuse_driver_options(self) -> None:
+        """Raise ConfigurationError if any option is left that nobody knows."""
+        for name in self.driver_options:
+            raise ConfigurationError(
+                f"{name}: {self.scheme}:// knows no such option; it takes namespace, create,"
+                f" durability, timeout, retries"
+                + "".join(f", {own}" for own in sorted(self.known_options))
+            )
+
+    def __repr__(self) -> str:
+        return f"Settings({self.safe_url!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no more than ``repr`` where ``rich`` prints local variables."""
+        return [("url", self.safe_url)]
+
+
+def split_url(url: str) -> tuple[str, str, list[tuple[str, str]]]:
+    """Return scheme, location and query parameters; ConfigurationError where there are none."""
+    if type(url) is not str:
+        raise ConfigurationError(f"url: must be text, not {type(url).__name__}")
+    match = _SCHEME.match(url)
+    if match is None:
+        raise ConfigurationError(
+            f"url: {redacted(url)!r:.200} has no scheme;"
+            " it looks like sqlite:///orders.db or postgresql://user@host/database"
+        )
+    if "#" in url:
+        raise ConfigurationError("url: write '#' as %23")
+    rest = url[match.end() :]
+    location, _, query = rest.partition("?")
+    try:
+        parameters = parse_qsl(
+            query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query)
+        )
+    except ValueError:
+        # Without the cause, which shows what may be the rest of a password with a '?' in it.
+        raise ConfigurationError(
+            f"url: its query string must be name=value pairs joined by '&', in {redacted(url)!r};"
+            " write '?' in a password as %3F"
+        ) from None
+    if "@" in query and "@" not in location and not _HOSTS.match(location):
+        raise ConfigurationError(
+            f"url: write '?' in a user name or password as %3F, in {redacted(url)!r}"
+        )
+    return match.group(1).lower(), location, parameters
+
+
+def redacted(url: str) -> str:
+    """Return a URL, well-formed or not, with whatever may be a password replaced by ``***``."""
+    scheme = _SCHEME.match(url)
+    start = scheme.end() if scheme else 0
+    shown = re.sub(
+        r"([?&])([^=&]*)=([^&]*)",
+        lambda m: (
+            m.group(1)
+            + m.group(2)
+            + "="
+            + ("***" if _SECRET_OPTION.search(m.group(2)) else m.group(3))
+        ),
+        _redact_userinfo(url[start:]),
+    )
+    return url[:start] + shown
+
+
+def _redact_userinfo(location: str) -> str:
+    # Greedy up to the last '@': a password with '@', '/' or '?' in it is hidden whole.
+    return re.sub(r"^([^:@]*):.*@", r"\1:***@", location, flags=re.DOTALL)
+
+
+def checked_namespace(value: object) -> str:
+    """Return a namespace, or raise ConfigurationError."""
+    if type(value) is not str or not _NAMESPACE.fullmatch(value):
+        raise ConfigurationError(
+            f"namespace: must be a lower-case letter and up to 39 more letters, digits or '_',"
+            f" not {shown(value)}"
+        )
+    return value
+
+
+def as_flag(name: str, value: object) -> bool:
+    """Return an option that is true or false."""
+    if type(value) is bool:
+        return value
+    if type(value) is str and value.lower() in _TRUE + _FALSE:
+        return value.lower() in _TRUE
+    raise ConfigurationError(f"{name}: must be true or false, not {shown(value)}")
+
+
+def as_number(name: str, value: object, *, least: float = 0.0, most: float = 1e6) -> float:
+    """Return an option that is a number."""
+    try:
+        if type(value) not in (str, int, float):
+            raise TypeError
+        number = float(value)  # type: ignore[arg-type]  # one of the three, seen above
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if not least <= number <= most:
+        raise ConfigurationError(
+            f"{name}: must be a number from {least:g} to {most:g}, not {shown(value)}"
+        )
+    return number
+
+
+def as_integer(name: str, value: object, *, least: int = 0, most: int = 10**9) -> int:
+    """Return an option that is a whole number."""
+    if type(value) is str and re.fullmatch(r"-?[0-9]{1,10}", value, re.ASCII):
+        value = int(value)
+    if type(value) is not int or not least <= value <= most:
+        raise ConfigurationError(
+            f"{name}: must be a whole number from {least} to {most}, not {shown(value)}"
+        )
+    return value
+
+
+def as_choice(name: str, value: object, choices: type[_Choice]) -> _Choice:
+    """Return an option that is a member, or the value of a member, of an Enum."""
+    if isinstance(value, choices):
+        return value
+    for choice in choices:
+        if choice.value == value:
+            return choice
+    raise ConfigurationError(
+        f"{name}: must be one of {', '.join(str(choice.value) for choice in choices)},"
+        f" not {shown(value)}"
+    )
