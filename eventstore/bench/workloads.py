@@ -1,0 +1,210 @@
+"""What is done to a store: each function returns one figure, or the next piece of timed work."""
+
+# ruff: noqa: S311 - chance picks the events to read, not secrets
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from time import perf_counter, sleep
+from typing import Final
+
+from eventstore.bench.events import (
+    APART,
+    BEGINNING,
+    CUSTOMERS,
+    CYCLE,
+    PER_ACCOUNT,
+    PER_WORKFLOW,
+    TYPES,
+    Numbers,
+    event,
+)
+from eventstore.bench.measure import Latencies, Step, percentiles
+from eventstore.bench.writers import by_threads
+from eventstore.errors import ConcurrencyError, StoreClosedError
+from eventstore.event import Entity
+from eventstore.query import EventQuery
+from eventstore.store import EventStore
+
+FEW: Final = 100
+"""Events that a query is limited to, or matches."""
+PAGE: Final = 1000
+
+
+# --- Writing
+
+
+def single(store: EventStore, numbers: Numbers) -> Step:
+    """Append one event."""
+    new = numbers.one()
+
+    def step() -> int:
+        store.append(new)
+        return 1
+
+    return step
+
+
+def batch(store: EventStore, numbers: Numbers, size: int) -> Step:
+    """Append a batch."""
+    new = numbers.batch(size)
+
+    def step() -> int:
+        store.append_batch(new)
+        return size
+
+    return step
+
+
+def fill(store: EventStore, numbers: Numbers, up_to: int) -> Iterator[int]:
+    """Append batches until the events numbered below ``up_to`` are there; yield how many are,
+    after each."""
+    while numbers.next < up_to:
+        store.append_batch(numbers.batch(min(CYCLE, up_to - numbers.next)))
+        yield numbers.next
+
+
+def contention(store: EventStore, threads: int, seconds: float) -> tuple[float, float]:
+    """Return successes and conflicts a second of threads that race for one entity's version."""
+    numbers = Numbers()
+    conflicts = [0]  # list: ``+= 1`` under the lock below
+    lock = threading.Lock()
+
+    def race() -> None:
+        contested = numbers.one().replace(entity_type="contested", entity_id="one")
+        while True:
+            version = store.get_current_version("contested", "one")
+            try:
+                store.append(contested, expected_version=version)
+            except ConcurrencyError:
+                with lock:
+                    conflicts[0] += 1
+            else:
+                return
+
+    began = perf_counter()
+    successes = by_threads(threads, race, seconds)
+    return successes, conflicts[0] / (perf_counter() - began)
+
+
+# --- Reading: a log that ``fill`` has made
+
+
+def read_all(store: EventStore) -> Step:
+    """Read the whole log, event by event."""
+    return lambda: sum(1 for _ in store.get_events())
+
+
+def catch_up(store: EventStore) -> Step:
+    """Read the whole log as a consumer does, a page at a time."""
+
+    def step() -> int:
+        position = 0
+        while page := store.get_events_since(position, PAGE):
+            position = page[-1].sequence
+        return position
+
+    return step
+
+
+def an_account(filled: int) -> Entity:
+    """Return an entity of 100 events, any of those in a log of so many."""
+    return Entity("account", f"account-{random.randrange(max(filled // CYCLE, 1)):06}")
+
+
+def one_entity(store: EventStore, filled: int) -> Step:
+    """Read an entity of 100 events."""
+    entity_type, entity_id, _ = an_account(filled)
+    return lambda: _all_there(store.get_events_for_entity(entity_type, entity_id), PER_ACCOUNT)
+
+
+def one_workflow(store: EventStore, filled: int) -> Step:
+    """Read a workflow of 20 events."""
+    workflow = f"checkout-{random.randrange(filled // PER_WORKFLOW):08}"
+    return lambda: _all_there(store.get_events_for_workflow(workflow), PER_WORKFLOW)
+
+
+def by_type(store: EventStore, filled: int) -> Step:
+    """Read 100 events of a type, from somewhere in the log on."""
+    after = random.randrange(max(filled - FEW * len(TYPES), 1))
+    query = EventQuery(event_types=(random.choice(TYPES),), from_sequence=after, limit=FEW)
+    return lambda: _all_there(store.get_events(query), FEW)
+
+
+def by_tag(store: EventStore, filled: int) -> Step:
+    """Read the last events of a customer, by tag."""
+    query = EventQuery(
+        tags=(f"customer:{random.randrange(CUSTOMERS)}",), limit=FEW, ascending=False
+    )
+    return lambda: _all_there(store.get_events(query), min(FEW, filled // CUSTOMERS))
+
+
+def by_time(store: EventStore, filled: int) -> Step:
+    """Read a window of time with 100 events."""
+    start = BEGINNING + random.randrange(max(filled - FEW, 1)) * APART
+    query = EventQuery(
+        from_timestamp=start, to_timestamp=start + FEW * APART - timedelta(microseconds=1)
+    )
+    return lambda: _all_there(store.get_events(query), FEW)
+
+
+def count(store: EventStore, filled: int) -> Step:
+    """Count the events of a customer, by tag."""
+    query = EventQuery(tags=(f"customer:{random.randrange(CUSTOMERS)}",))
+
+    def call() -> int:
+        found = store.count_events(query)
+        if found < filled // CUSTOMERS:
+            raise AssertionError(f"counted {found} events")
+        return found
+
+    return call
+
+
+def _all_there(events: Iterable[object], wanted: int) -> int:
+    found = sum(1 for _ in events)
+    if found < wanted:
+        raise AssertionError(f"found {found} of {wanted} events")
+    return found
+
+
+# --- Waiting
+
+
+def wake_up(writer: EventStore, reader: EventStore, samples: int) -> Latencies:
+    """Return how long it takes from calling append to a waiting reader's return."""
+    woken: list[float] = []
+    waiting = threading.Event()
+    seen = threading.Event()
+    after = writer.get_current_sequence()
+
+    def read() -> None:
+        position = after
+        for _ in range(samples):
+            waiting.set()
+            try:
+                if not reader.wait_for_events(position, timeout=30.0):
+                    return
+            except StoreClosedError:
+                return  # an interrupt: nobody waits for this thread
+            woken.append(perf_counter())
+            position += 1
+            seen.set()
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    began: list[float] = []
+    for number in range(samples):
+        waiting.wait(30.0)
+        waiting.clear()
+        sleep(random.uniform(0.005, 0.05))  # readers wait for long, as a rule
+        seen.clear()
+        began.append(perf_counter())
+        writer.append(event(number))
+        if not seen.wait(30.0):
+            raise TimeoutError("a waiting reader did not wake up within 30 s")
+    thread.join()
+    return percentiles([end - start for start, end in zip(began, woken, strict=True)])
