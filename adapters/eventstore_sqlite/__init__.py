@@ -1,0 +1,273 @@
+"""SQLite: the embedded default. Many threads and many processes share one file.
+
+``sqlite:///orders.db`` is relative to the working directory, ``sqlite:////var/lib/orders.db``
+absolute, ``sqlite:///:memory:`` private to its store. See docs/sqlite.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, Self
+from urllib.parse import unquote
+
+from eventstore.backend import Backend, Capability, PageRequest
+from eventstore.commit import Batch, EventKey, Outcome, Repeated
+from eventstore.errors import ConfigurationError
+from eventstore.event import Entity, Event
+from eventstore.query import EventQuery
+from eventstore.url import Durability, Settings
+from eventstore_sqlite.appending import (
+    AnIdIsRecordedError,
+    append,
+    find_chains,
+    find_events,
+    rows,
+)
+from eventstore_sqlite.connections import Connections
+from eventstore_sqlite.faults import take_lock
+from eventstore_sqlite.joining import join
+from eventstore_sqlite.rows import events_of
+from eventstore_sqlite.statements import Statements
+
+__all__ = ["SqliteBackend"]
+
+_FORMAT: Final = 1
+"""The format of schema.sql: what this version writes, and the newest that it reads."""
+_LEAST_SQLITE: Final = (3, 34)
+
+
+class SqliteBackend(Backend):
+    """A log in a few tables of an SQLite database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._synchronous = "NORMAL" if settings.durability is Durability.RELAXED else "FULL"
+        self._sql = Statements(settings.namespace)
+        self._connections = Connections(
+            _path(settings), timeout=settings.timeout, synchronous=self._synchronous
+        )
+        self._log_id = ""
+        self._least_writer = _FORMAT
+        self._hopeful = True
+
+    # --- Opening and closing
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        backend = cls(settings)
+        try:
+            if not (settings.create or backend._exists()) or not backend._recognise():
+                backend._create()
+        except BaseException:
+            backend.close()
+            raise
+        return backend
+
+    def _exists(self) -> bool:
+        path = self._connections.path
+        return path is None or path.exists()
+
+    def _recognise(self) -> bool:
+        """Learn which log this is; return False if there is none."""
+        with self._connections.reading() as connection:
+            if not self._has_log(connection):
+                return False
+            found = rows(connection, (self._sql.read_log, ()))
+        if len(found) != 1:
+            raise ConfigurationError(
+                f"{self._connections.name}: {self._sql.log} is not of an event log"
+            )
+        ((self._log_id, least_reader, self._least_writer),) = found
+        self._check_format(least_reader, "reads")
+        return True
+
+    def _has_log(self, connection: sqlite3.Connection) -> bool:
+        name = self._sql.log.removeprefix("main.")
+        return bool(rows(connection, ("SELECT 1 FROM main.sqlite_master WHERE name = ?", [name])))
+
+    def _check_format(self, least: int, verb: str) -> None:
+        if least > _FORMAT:
+            raise ConfigurationError(
+                f"{self._connections.name}: the log {self._settings.namespace!r} has format"
+                f" {least}, and this version {verb} up to {_FORMAT}: upgrade eventstore-toolkit"
+            )
+
+    def _create(self) -> None:
+        name, namespace = self._connections.name, self._settings.namespace
+        if not self._settings.create:
+            raise ConfigurationError(f"{name}: has no log {namespace!r}, and create=false")
+        with self._connections.writing(self._settings.timeout) as connection:
+            if not self._has_log(connection):  # another process may have been faster
+                for statement in _statements(self.schema_ddl(self._settings)):
+                    connection.execute(statement)
+        self._recognise()
+
+    @classmethod
+    def schema_ddl(cls, settings: Settings) -> str:
+        schema = files(__package__).joinpath("schema.sql").read_text("utf-8")
+        return schema.replace("{namespace}", settings.namespace)
+
+    @classmethod
+    def drop(cls, settings: Settings) -> None:
+        backend = cls(settings)
+        sql, connections = backend._sql, backend._connections
+        try:
+            if connections.path and backend._exists() and backend._recognise():
+                with connections.writing(settings.timeout) as connection:
+                    for table in (sql.segments, sql.tags, sql.entities, sql.events, sql.log):
+                        connection.execute(f"DROP TABLE IF EXISTS {table}")
+        finally:
+            backend.close()
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def after_fork(self) -> None:
+        """Nothing is left to do: the connections were closed before the fork."""
+
+    @property
+    def log_id(self) -> str:
+        return self._log_id
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset() if self._connections.path is None else frozenset(Capability)
+
+    def info(self) -> Mapping[str, str | int]:
+        with self._connections.reading() as connection:
+            ((size,),) = rows(
+                connection,
+                ("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", ()),
+            )
+        path = self._connections.path
+        with suppress(FileNotFoundError):
+            size += Path(f"{path}-wal").stat().st_size
+        return {
+            "backend": "sqlite",
+            "server": f"SQLite {sqlite3.sqlite_version}",
+            "durability": f"synchronous={self._synchronous}" if path else "none: gone on close",
+            "size_bytes": size,
+        }
+
+    # --- Writing
+
+    def commit(self, group: Sequence[Batch], timeout: float) -> Sequence[Outcome]:
+        self._check_format(self._least_writer, "writes")
+        with self._connections.writing(timeout) as connection:
+            cursor = connection.cursor()
+            try:
+                outcomes = append(cursor, self._sql, group, hopeful=self._hopeful)
+            except AnIdIsRecordedError:
+                cursor.execute("ROLLBACK")
+                take_lock(
+                    lambda: cursor.execute("BEGIN IMMEDIATE"), self._connections.name, timeout
+                )
+                outcomes = append(cursor, self._sql, group, hopeful=False)
+        # Repeats come in rows, as when an import runs again.
+        self._hopeful = not any(isinstance(outcome, Repeated) for outcome in outcomes)
+        return outcomes
+
+    def join(self, connection: Any, batch: Batch, timeout: float) -> Outcome:
+        self._check_format(self._least_writer, "writes")
+        return join(
+            connection,
+            self._connections,
+            self._sql,
+            batch,
+            timeout=timeout,
+            durability=self._settings.durability,
+        )
+
+    def in_transaction(self, connection: Any) -> bool:
+        with suppress(sqlite3.ProgrammingError):  # closed
+            return bool(connection.in_transaction)
+        return False
+
+    # --- Reading
+
+    def read(self, page: PageRequest) -> list[Event]:
+        with self._connections.reading() as connection:
+            probe = self._sql.probe(page)
+            few = probe is not None and bool(rows(connection, probe)[0][0])
+            found = rows(connection, self._sql.page(page, few=few))
+        return events_of(found)
+
+    def find(self, keys: Sequence[EventKey]) -> list[Event]:
+        with self._connections.reading() as connection:
+            return list(find_events(connection, self._sql, keys).values())
+
+    def count(self, query: EventQuery) -> int:
+        if query == EventQuery():
+            return self.head()
+        with self._connections.reading() as connection:
+            ((count,),) = rows(connection, self._sql.count(query))
+        return int(count)
+
+    def head(self) -> int:
+        with self._connections.reading() as connection:
+            return self._head(connection)
+
+    def _head(self, connection: sqlite3.Connection) -> int:
+        return int(next(iter(rows(connection, (self._sql.head, ()))), (0,))[0])
+
+    def version(self, entity: Entity) -> int:
+        with self._connections.reading() as connection:
+            return find_chains(connection, self._sql, [entity]).get(entity, (0, 0, 0))[2]
+
+    def list_entities(
+        self, entity_type: str | None, tenant_id: str | None, limit: int, offset: int
+    ) -> list[Entity]:
+        statement = self._sql.list_entities(entity_type, tenant_id, limit, offset)
+        with self._connections.reading() as connection:
+            return [Entity(*row) for row in rows(connection, statement)]
+
+    # --- Waiting
+
+    def wait(self, after: int, timeout: float, nap: Callable[[float], None]) -> None:
+        # A look costs some 10 µs, so other processes' appends are seen within milliseconds.
+        deadline = monotonic() + timeout
+        while self.head() <= after and (left := deadline - monotonic()) > 0:
+            nap(min(0.004, left))
+
+
+def _path(settings: Settings) -> Path | None:
+    """Return the absolute path of the file; None for memory. ConfigurationError if it cannot be."""
+    settings.refuse_driver_options()
+    if sqlite3.sqlite_version_info < _LEAST_SQLITE:
+        raise ConfigurationError(
+            f"SQLite {sqlite3.sqlite_version} is too old: 3.34 is the least; use a Python that is"
+            " built with a newer one"
+        )
+    name = unquote(settings.location[1:])
+    if not settings.location.startswith("/") or not name or "\0" in name:
+        raise ConfigurationError(
+            f"url: {settings.safe_url!r} names no file; it looks like sqlite:///relative.db,"
+            " sqlite:////absolute/path.db or sqlite:///:memory:"
+        )
+    if name == ":memory:":
+        return None
+    path = Path(name).resolve()  # SQLite's other files are beside the one that a link names
+    if path.is_dir():
+        raise ConfigurationError(f"{path}: is a directory, not a database file")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"{path}: there is no folder {path.parent}; make it first")
+    for needed in (path.parent, path):  # a write-ahead log is made beside the file
+        if needed.exists() and not os.access(needed, os.R_OK | os.W_OK):
+            raise ConfigurationError(f"{path}: cannot be used: {needed} is read-only for this user")
+    return path
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script one by one, so that they run in one transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,113 @@
+"""SQLite's errors as ours, and waiting for its locks."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
+
+from eventstore.errors import (
+    BatchTooLargeError,
+    ConfigurationError,
+    CorruptLogError,
+    EventStoreError,
+    StoreUnavailableError,
+)
+
+_BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+_MISFIT: Final = {
+    sqlite3.SQLITE_ERROR,  # no such table or column: not our tables
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_SCHEMA,
+}
+
+
+def identity(path: str | Path) -> tuple[int, int]:
+    """Return what tells files apart. (Opening the file and closing it again would do away with
+    every lock that SQLite holds on it in this process.)"""
+    found = os.stat(path)  # noqa: PTH116 - also for text
+    return found.st_dev, found.st_ino
+
+
+def is_busy(error: BaseException) -> bool:
+    """Return whether another connection is in the way."""
+    return _code(error) in _BUSY
+
+
+def _code(error: BaseException) -> int:
+    """Return SQLite's primary result code; 0 if the error is not SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def take_lock(attempt: Callable[[], object], name: str, timeout: float) -> None:
+    """Call ``attempt`` until the database is not busy.
+
+    Like SQLite's own busy handler, but with shorter naps, and Ctrl-C ends it.
+    """
+    deadline = monotonic() + timeout
+    nap = 0.0005
+    while True:
+        try:
+            attempt()
+            return
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or is_stale(error):
+                raise
+            left = deadline - monotonic()
+            if left <= 0:
+                raise StoreUnavailableError(
+                    f"{name}: is locked for more than {timeout:g} s by {lock_holder(name)}"
+                ) from error
+        sleep(min(left, nap * random.random()))  # noqa: S311 - so that waiters do not march in step
+        nap = min(nap * 1.5, 0.005)
+
+
+def is_stale(error: BaseException) -> bool:
+    """Return whether a transaction cannot write because others wrote since it began to read."""
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY_SNAPSHOT
+
+
+def lock_holder(name: str) -> str:
+    """Return who holds the write lock, in words. Only Linux tells."""
+    with suppress(OSError):
+        inode = identity(f"{name}-shm")[1]
+        for line in Path("/proc/locks").read_text("ascii").splitlines():
+            fields = line.split()  # 1: POSIX ADVISORY WRITE <pid> <device>:<inode> <start> <end>
+            if fields[-3].endswith(f":{inode}") and fields[-2] == "120" and fields[3] == "WRITE":
+                other = "another connection of this process"
+                return other if int(fields[4]) == os.getpid() else f"process {fields[4]}"
+    return "another connection"
+
+
+@contextmanager
+def translated(name: str) -> Iterator[list[str]]:
+    """Turn SQLite's errors into ours. The list that is given says "commit" during one."""
+    doing: list[str] = []
+    try:
+        yield doing
+    except (sqlite3.Error, OverflowError) as error:
+        raise _translation(name, error, committing=bool(doing)) from error
+
+
+def _translation(name: str, error: Exception, *, committing: bool) -> EventStoreError:
+    code = _code(error)
+    if code in _BUSY:
+        return StoreUnavailableError(f"{name}: is locked by {lock_holder(name)}")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreUnavailableError(f"{name}: the disk is full ({error})", transient=False)
+    if code == sqlite3.SQLITE_TOOBIG or isinstance(error, OverflowError):
+        return BatchTooLargeError(f"{name}: SQLite cannot store an event of this size ({error})")
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT}:
+        return CorruptLogError(f"{name}: {error}; see docs/sqlite.md")
+    if code in _MISFIT or not code:
+        return ConfigurationError(f"{name}: cannot be used as an event log: {error}")
+    return StoreUnavailableError(f"{name}: {error}", may_have_written=committing)

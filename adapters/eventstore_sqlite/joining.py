@@ -1,0 +1,135 @@
+"""An append inside the caller's own transaction, on a connection of any settings."""
+
+from __future__ import annotations
+
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from eventstore.commit import Batch, Outcome
+from eventstore.errors import (
+    ConfigurationError,
+    DurabilityWarning,
+    EventStoreError,
+    TransactionConflictError,
+)
+from eventstore.url import Durability
+from eventstore_sqlite.appending import AnIdIsRecordedError, append
+from eventstore_sqlite.connections import Connections
+from eventstore_sqlite.faults import is_stale, take_lock, translated
+from eventstore_sqlite.statements import Statements
+
+_LEGACY: Final = -1
+"""``autocommit`` of a connection whose ``isolation_level`` counts: all, before Python 3.12."""
+
+
+def join(
+    connection: Any,
+    connections: Connections,
+    sql: Statements,
+    batch: Batch,
+    *,
+    timeout: float,
+    durability: Durability,
+) -> Outcome:
+    """Store a batch in the open transaction, or one begun here; see ``Backend.join``."""
+    if not isinstance(connection, sqlite3.Connection):
+        raise ConfigurationError(
+            f"connection: must be an sqlite3.Connection, not {type(connection).__name__}"
+        )
+    with translated("connection"), _at_our_settings(connection) as cursor:
+        _check_database(cursor, connections)
+        begun = _take_write_lock(cursor, sql, connections.name, timeout)
+        done = False
+        try:
+            _check_durability(cursor, durability)
+            outcome = _append(cursor, sql, batch)
+            done = not isinstance(outcome, EventStoreError)
+            return outcome
+        finally:
+            # A transaction that would hold nothing but the write lock ends here.
+            if begun and not done and connection.in_transaction:
+                cursor.execute("ROLLBACK")
+
+
+@contextmanager
+def _at_our_settings(connection: sqlite3.Connection) -> Iterator[sqlite3.Cursor]:
+    """Give a cursor that returns tuples of text and does not wait; restore the settings."""
+    cursor = sqlite3.Cursor(connection)  # connection.cursor() may be another class, and row
+    ((busy_timeout,),) = cursor.execute("PRAGMA busy_timeout").fetchall()
+    text_factory = connection.text_factory
+    try:
+        connection.text_factory = str
+        cursor.execute("PRAGMA busy_timeout = 0")
+        yield cursor
+    finally:
+        connection.text_factory = text_factory
+        cursor.execute(f"PRAGMA busy_timeout = {busy_timeout}")
+        cursor.close()
+
+
+def _check_database(cursor: sqlite3.Cursor, connections: Connections) -> None:
+    for _, schema, path in cursor.execute("PRAGMA database_list").fetchall():
+        if schema == "main" and connections.is_open_at(path):
+            return
+    raise ConfigurationError(
+        f"connection: must be one to {connections.name}, the file of this store"
+    )
+
+
+def _take_write_lock(cursor: sqlite3.Cursor, sql: Statements, name: str, timeout: float) -> bool:
+    """Take the lock, and return whether that began the transaction."""
+    connection = cursor.connection
+    begun = not connection.in_transaction
+    if begun and (
+        getattr(connection, "autocommit", _LEGACY) != _LEGACY or connection.isolation_level is None
+    ):
+        raise ConfigurationError(
+            "connection: begins no transaction by itself and is in none;"
+            " execute BEGIN IMMEDIATE first"
+        )
+    statement = "BEGIN IMMEDIATE" if begun else sql.lock
+    try:
+        take_lock(lambda: cursor.execute(statement), name, timeout)
+    except sqlite3.OperationalError as error:
+        if not is_stale(error):
+            raise
+        raise TransactionConflictError(
+            "connection: others wrote since its transaction began to read; roll it back and run"
+            " it again, best with BEGIN IMMEDIATE"
+        ) from error
+    return begun
+
+
+def _check_durability(cursor: sqlite3.Cursor, durability: Durability) -> None:
+    ((synchronous,),) = cursor.execute("PRAGMA main.synchronous").fetchall()
+    if synchronous >= 2 or durability is Durability.RELAXED:  # FULL
+        return
+    risk = (
+        "connection: may lose what it committed when the power fails;"
+        " execute PRAGMA synchronous = FULL on it"
+    )
+    if durability is Durability.STRICT:
+        raise ConfigurationError(f"durability: strict is asked for, but {risk}")
+    warnings.warn(risk, DurabilityWarning, stacklevel=8)
+
+
+def _append(cursor: sqlite3.Cursor, sql: Statements, batch: Batch) -> Outcome:
+    """Append, and leave the transaction as it was if that fails."""
+    for hopeful in (True, False):
+        cursor.execute("SAVEPOINT eventstore_append")
+        done = False
+        try:
+            (outcome,) = append(cursor, sql, (batch,), hopeful=hopeful)
+            done = True
+            return outcome
+        except AnIdIsRecordedError:
+            continue
+        finally:
+            if cursor.connection.in_transaction:  # a full disk, for one, ends it
+                if not done:
+                    cursor.execute("ROLLBACK TO eventstore_append")
+                cursor.execute("RELEASE eventstore_append")
+    raise AssertionError("an append without hope does not raise AnIdIsRecordedError")
