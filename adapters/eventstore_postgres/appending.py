@@ -1,0 +1,249 @@
+"""Appends: in one call of a function where nothing stands against them, else judged by the
+planner; both under the log's write lock, both in the store's own sessions and in a caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from math import ceil
+from typing import Any, Final
+
+import psycopg
+
+from eventstore.commit import (
+    Accepted,
+    Batch,
+    EventKey,
+    LogState,
+    Outcome,
+    entities_of,
+    keys_of,
+    plan,
+)
+from eventstore.errors import BatchTooLargeError, StoreUnavailableError
+from eventstore.event import Entity, Event
+from eventstore_postgres import wire
+from eventstore_postgres.queries import where, within
+
+MOST_BYTES: Final = 500_000_000
+"""In one batch: a message to PostgreSQL, and an array in it, has at most 1 GB."""
+
+_LOCK_CLASS: Final = 1702260588
+"""The upper half of the lock's key (see append.sql); the lower is the table's oid."""
+
+_CALL: Final = 'SELECT * FROM "eventstore".{}({})'
+
+_FIRST_MATCH: Final = 'SELECT coalesce(min(sequence), 0) FROM "eventstore".events WHERE $where'
+
+_FIND: Final = """
+    SELECT e.* FROM unnest(%b::uuid[], %b::text[]) AS k (event_id, tenant_id)
+    CROSS JOIN LATERAL (
+        SELECT $columns FROM "eventstore".events e
+        WHERE e.event_id = k.event_id AND e.tenant_id || '' = k.tenant_id
+        OFFSET 0
+    ) e
+"""
+# tenant_id || '' and OFFSET 0: see append.sql.
+
+_HOLDERS: Final = """
+    SELECT l.pid::text, coalesce(a.usename::text, '?'), coalesce(a.application_name, ''),
+        coalesce(a.state, '?')
+    FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+        AND l.classid = {lock_class}
+        AND l.objid = pg_catalog.to_regclass('"eventstore".events')::oid
+        AND l.pid {compared} pg_catalog.pg_backend_pid()
+"""
+
+
+class Appender:
+    """Appends by one cursor, whose transaction (or autocommit) is the caller's business."""
+
+    def __init__(
+        self, cursor: psycopg.Cursor[Any], namespace: str, timeout: float, *, notify: bool
+    ) -> None:
+        self._cursor = cursor
+        self._namespace = namespace
+        self._timeout = timeout
+        self._begin = (wire.int8(ceil(max(timeout, 0.001) * 1000)), b"\1" if notify else b"\0")
+
+    def try_at_once(self, group: Sequence[Batch]) -> Sequence[Outcome] | None:
+        """Append in one call; None (and nothing written) where the planner has to judge."""
+        if len(group) == 1:
+            (batch,) = group
+            if batch.weight > MOST_BYTES:
+                raise BatchTooLargeError(
+                    f"events: the batch weighs {batch.weight:,} bytes; PostgreSQL stores at most"
+                    f" {MOST_BYTES:,} at once"
+                )
+            if batch.condition and batch.condition.match:
+                return None
+            return self._append_one(batch) if len(batch.drafts) == 1 else self._append_many(group)
+        keys = keys_of(group)
+        if any(batch.condition for batch in group) or len(set(keys)) < len(keys):
+            return None  # a batch may depend on those before it
+        return self._append_many(group)
+
+    def append_planned(self, group: Sequence[Batch]) -> Sequence[Outcome]:
+        """Judge by the planner, and write what it accepts."""
+        planned = plan(group, self._log_state(group))
+        accepted = planned.accepted
+        if accepted:
+            written = self._append_many(
+                [Batch(drafts=each.drafts) for each in accepted], accepted[0].recorded_at
+            )
+            assert written == accepted  # noqa: S101 - under the lock nothing can have changed
+        return planned.outcomes
+
+    def holds_lock(self) -> bool:
+        """Return whether the cursor's transaction holds the log's lock."""
+        return bool(self._holders("="))
+
+    def _append_one(self, batch: Batch) -> Sequence[Outcome] | None:
+        (draft,) = batch.drafts
+        expected = None
+        if batch.expected:
+            if len(batch.expected) > 1 or batch.expected[0][0] != draft.entity:
+                return None
+            expected = wire.int8(batch.expected[0][1])
+        first, version, recorded_at = self._append(
+            "append_one", expected, _unmoved(batch), *wire.row_of(draft)
+        )
+        if first is None:
+            return None
+        return [Accepted(batch.drafts, first, (version,), recorded_at)]
+
+    def _append_many(
+        self, group: Sequence[Batch], recorded_at: datetime | None = None
+    ) -> Sequence[Outcome] | None:
+        drafts = [draft for batch in group for draft in batch.drafts]
+        entities: dict[Entity, int] = {}
+        counts: list[int] = []
+        expected: dict[int, int] = {}
+        place: list[int] = []
+        nth: list[int] = []
+        first_in_batch: list[int] = []
+        for batch in group:
+            for entity, version in batch.expected:
+                at = entities.setdefault(entity, len(entities))
+                if at < len(counts):
+                    return None  # it depends on the batches before
+                counts.append(0)
+                expected[at] = version
+            first_in_batch += [len(place) + 1] * len(batch.drafts)
+            for draft in batch.drafts:
+                at = entities.setdefault(draft.entity, len(entities))
+                if at == len(counts):
+                    counts.append(0)
+                counts[at] += 1
+                place.append(at)
+                nth.append(counts[at])
+        first, bases, assigned_at = self._append(
+            "append_many",
+            _unmoved(group[0]),
+            None if recorded_at is None else wire.time(recorded_at),
+            *(wire.texts([entity[field] for entity in entities]) for field in range(3)),
+            wire.int8s([expected.get(at) for at in range(len(entities))]),
+            *wire.arrays_of(drafts),
+            wire.int8s([at + 1 for at in place]),
+            wire.int8s(nth),
+            wire.int8s(first_in_batch),
+        )
+        if first is None:
+            return None
+        versions = [bases[at] + added for at, added in zip(place, nth, strict=True)]
+        outcomes = []
+        start = 0
+        for batch in group:
+            end = start + len(batch.drafts)
+            outcomes.append(Accepted(batch.drafts, first + start, versions[start:end], assigned_at))
+            start = end
+        return outcomes
+
+    def _append(self, function: str, *parameters: wire.Value) -> Any:
+        row = self._call(function, *parameters)
+        if row[0] == 0:
+            raise self._busy()
+        return row
+
+    def _log_state(self, group: Sequence[Batch]) -> LogState:
+        keys = keys_of(group)
+        entities = list(entities_of(group))
+        head, recorded_at, now, versions, known = self._call(
+            "log_state",
+            wire.uuids([event_id for _, event_id in keys]),
+            wire.texts([tenant_id for tenant_id, _ in keys]),
+            *(wire.texts([entity[field] for entity in entities]) for field in range(3)),
+        )
+        if head is None:
+            raise self._busy()
+        twins = find(self._cursor, self._namespace, keys) if known else []
+        return LogState(
+            head=head,
+            recorded_at=recorded_at,
+            now=now,
+            versions=dict(zip(entities, versions, strict=True)),
+            twins={(twin.tenant_id, twin.event_id): twin for twin in twins},
+            matches=[self._match(batch, head) for batch in group],
+        )
+
+    def _match(self, batch: Batch, head: int) -> int:
+        condition = batch.condition
+        if condition is None or condition.match or head <= condition.checked_to:
+            return 0
+        found = where(condition.query)
+        found.add("sequence > %b", wire.int8(condition.checked_to))
+        self._cursor.execute(
+            self._sql(found.put_in(_FIRST_MATCH)),
+            found.parameters,
+            binary=True,
+        )
+        return int(self._row()[0])
+
+    def _call(self, function: str, *parameters: wire.Value) -> Any:
+        given = (*self._begin, *parameters)
+        marks = ", ".join(["%b"] * len(given))
+        self._cursor.execute(self._sql(_CALL.format(function, marks)), given, binary=True)
+        return self._row()
+
+    def _busy(self) -> StoreUnavailableError:
+        """Return the error that names the sessions which hold the log's lock."""
+        holders = [
+            f"process {pid} of {user!r} (application_name {application!r}, {state})"
+            for pid, user, application, state in self._holders("<>")
+        ]
+        return StoreUnavailableError(
+            f"another append held the log for more than {self._timeout:g} s: "
+            + (", ".join(holders) or "it has just ended")
+            + "; a transaction that an append has joined holds it until it ends"
+        )
+
+    def _holders(self, compared: str) -> list[Any]:
+        query = _HOLDERS.format(lock_class=_LOCK_CLASS, compared=compared)
+        return self._cursor.execute(self._sql(query), (), binary=True).fetchall()
+
+    def _sql(self, text: str) -> str:
+        return within(self._namespace, text)
+
+    def _row(self) -> Any:
+        row = self._cursor.fetchone()
+        assert row is not None  # noqa: S101 - these statements return exactly one
+        return row
+
+
+def find(cursor: psycopg.Cursor[Any], namespace: str, keys: Sequence[EventKey]) -> list[Event]:
+    """Return the recorded events of these identities."""
+    cursor.execute(
+        within(namespace, _FIND),
+        (
+            wire.uuids([event_id for _, event_id in keys]),
+            wire.texts([tenant_id for tenant_id, _ in keys]),
+        ),
+        binary=True,
+    )
+    return [wire.event_of(row) for row in cursor.fetchall()]
+
+
+def _unmoved(batch: Batch) -> wire.Value:
+    """Return the head that a condition was checked up to."""
+    return None if batch.condition is None else wire.int8(batch.condition.checked_to)

@@ -1,0 +1,117 @@
+"""SQL text: the files beside this one, and EventQuery as a WHERE clause."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from eventstore.backend import PageRequest
+from eventstore.query import EventQuery
+from eventstore_postgres import wire
+
+
+@cache
+def load(name: str) -> str:
+    """Return the text of an SQL file."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def within(namespace: str, text: str) -> str:
+    """Return SQL with the namespace, a name of [a-z0-9_], put in for ``"eventstore"``, and the
+    columns of an event for ``$columns``."""
+    return text.replace('"eventstore"', f'"{namespace}"').replace("$columns", wire.COLUMNS)
+
+
+_PAGE: Final = """
+    SELECT $columns FROM "eventstore".events
+    WHERE $where ORDER BY $order LIMIT %b OFFSET %b
+"""
+
+
+class Where:
+    """Conjoined terms, and their parameters in order."""
+
+    def __init__(self) -> None:
+        self.terms: list[str] = []
+        self.parameters: list[bytes] = []
+
+    def add(self, term: str, *parameters: bytes) -> None:
+        """Add a term with a %b for each parameter."""
+        self.terms.append(term)
+        self.parameters += parameters
+
+    def put_in(self, text: str) -> str:
+        """Return SQL with the terms put in for ``$where``."""
+        return text.replace("$where", str(self))
+
+    def __str__(self) -> str:
+        return " AND ".join(self.terms) or "true"
+
+
+def where(query: EventQuery) -> Where:
+    """Return the filter fields of a query. Only values come from it, never SQL."""
+    found = Where()
+    for field in ("entity_type", "entity_id", "workflow_id", "tenant_id"):
+        value = getattr(query, field)
+        if value is not None:
+            found.add(f"{field} = %b", value.encode())
+    if query.event_types is not None:
+        found.add("event_type = ANY (%b)", wire.texts(tuple(query.event_types)))
+    if query.tags is not None:
+        # The index holds events with tags alone; the second term says that it will do.
+        found.add("tags @> %b AND tags <> '{}'", wire.texts(tuple(query.tags)))
+    if query.from_sequence is not None:
+        found.add("sequence > %b", wire.int8(query.from_sequence))
+    if query.to_sequence is not None:
+        found.add("sequence <= %b", wire.int8(query.to_sequence))
+    if query.from_timestamp is not None:
+        found.add('"timestamp" >= %b', wire.time(query.from_timestamp))
+    if query.to_timestamp is not None:
+        found.add('"timestamp" <= %b', wire.time(query.to_timestamp))
+    if query.any_of is not None:
+        alternatives = [where(alternative) for alternative in query.any_of]
+        found.add(
+            "(" + " OR ".join(f"({each})" for each in alternatives) + ")",
+            *(parameter for each in alternatives for parameter in each.parameters),
+        )
+    return found
+
+
+def page_query(page: PageRequest) -> tuple[str, list[bytes]]:
+    """Return the SELECT of a page of events, and its parameters."""
+    found = where(page.query)
+    direction = "ASC" if page.ascending else "DESC"
+    order = f"sequence {direction}"
+    if page.after:
+        found.add("sequence > %b", wire.int8(page.after))
+    if page.up_to is not None:
+        found.add("sequence <= %b", wire.int8(page.up_to))
+    if page.above_version:
+        found.add("version > %b", wire.int8(page.above_version))
+    if page.order_by == "timestamp":
+        order = f'"timestamp" {direction}, sequence {direction}'
+        if page.resume is not None:
+            beyond = ">" if page.ascending else "<"
+            timestamp, sequence = page.resume
+            found.add(
+                f'("timestamp", sequence) {beyond} (%b, %b)',
+                wire.time(timestamp),
+                wire.int8(sequence),
+            )
+    elif reads_entity(page):
+        order = "version ASC"  # the same order, and that of the index
+    text = _PAGE.replace("$order", order)
+    window = wire.int8(page.limit), wire.int8(page.offset)
+    return found.put_in(text), [*found.parameters, *window]
+
+
+def reads_entity(page: PageRequest) -> bool:
+    """Return whether the page is of one entity by version: few shapes, worth preparing."""
+    query = page.query
+    return (
+        page.ascending
+        and not page.after
+        and page.up_to is None
+        and None not in (query.entity_type, query.entity_id, query.tenant_id)
+    )

@@ -1,0 +1,28 @@
+-- What a session of the store depends on, whatever the role's or the database's defaults.
+-- Parameters: patience in milliseconds; whether for the transaction alone; relaxed durability.
+
+SELECT pg_catalog.set_config(name, value, %(local)s)
+FROM (VALUES
+    ('default_transaction_isolation', 'read committed'),
+    ('default_transaction_read_only', 'off'),
+    ('default_transaction_deferrable', 'off'),
+    ('search_path', ''),
+    ('TimeZone', 'UTC'),
+    ('jit', 'off'),
+    -- Never lowered from remote_apply.
+    ('synchronous_commit', CASE
+        WHEN %(relaxed)s THEN 'off'
+        WHEN pg_catalog.current_setting('synchronous_commit') IN ('on', 'remote_apply')
+            THEN pg_catalog.current_setting('synchronous_commit')
+        ELSE 'on' END),
+    -- A client that is stopped, or whose host is gone, while it holds the log's lock: freed
+    -- within half the time that others wait for it.
+    ('idle_in_transaction_session_timeout', (%(patience)s / 2)::text),
+    -- Longer than an append waits for the lock, which says more.
+    ('statement_timeout', (%(patience)s + 500)::text),
+    ('lock_timeout', %(patience)s::text),
+    ('tcp_keepalives_idle', '5'),
+    ('tcp_keepalives_interval', '2'),
+    ('tcp_keepalives_count', '3'),
+    ('tcp_user_timeout', %(patience)s::text)
+) AS setting (name, value);
