@@ -1,0 +1,70 @@
+"""What a server tells of itself: its version, and what it may lose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+DURABILITY_SETTINGS: Final = (
+    "appendonly",
+    "appendfsync",
+    "no-appendfsync-on-rewrite",
+    "maxmemory-policy",
+)
+
+
+def risks(replies: Sequence[Any]) -> Iterable[str]:
+    """Return how a server may lose events, by its replies to CONFIG GET of each of the
+    ``DURABILITY_SETTINGS`` and to INFO, which has some of them where CONFIG is forbidden."""
+    *configured, info = replies
+    settings = {
+        reply[0].decode(): reply[1].decode()
+        for reply in configured
+        if isinstance(reply, list) and reply
+    }
+    facts = {} if isinstance(info, ResponseError) else parsed(info)
+    if "aof_enabled" in facts:
+        settings.setdefault("appendonly", "yes" if facts["aof_enabled"] == "1" else "no")
+    if "maxmemory_policy" in facts:
+        settings.setdefault("maxmemory-policy", facts["maxmemory_policy"])
+    if settings.get("appendonly") == "no":
+        yield "the server keeps no append-only file: set appendonly yes and appendfsync always"
+    elif settings.get("appendfsync") != "always":
+        found = settings.get("appendfsync", "not told to this user")
+        yield (
+            f"the server may lose the last moments in a crash: appendfsync is {found},"
+            " set it to always"
+        )
+    elif settings.get("no-appendfsync-on-rewrite") == "yes":
+        yield (
+            "the server does not flush while it rewrites its file: set no-appendfsync-on-rewrite no"
+        )
+    policy = settings.get("maxmemory-policy", "")
+    if policy.startswith("allkeys"):
+        yield (
+            f"the server may evict events when its memory is full: maxmemory-policy is {policy},"
+            " set it to noeviction"
+        )
+
+
+def parsed(info: bytes) -> dict[str, str]:
+    """Return the fields of an INFO."""
+    pairs = (line.partition(":") for line in info.decode("utf-8", "replace").splitlines())
+    return {name: value.strip() for name, colon, value in pairs if colon}
+
+
+def version(facts: Mapping[str, str]) -> tuple[int, ...]:
+    """Return major and minor version; the least that will do where the server tells none.
+    Valkey tells that of the Redis it is compatible with."""
+    numbers = re.findall(r"\d+", facts.get("redis_version", "6.2"))
+    return tuple(int(number) for number in numbers[:2])
+
+
+def server_name(facts: Mapping[str, str]) -> str:
+    """Return the server's name and version."""
+    if "valkey_version" in facts:
+        return f"Valkey {facts['valkey_version']}"
+    return f"Redis {facts.get('redis_version', 'of unknown version')}"

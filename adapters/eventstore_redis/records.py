@@ -1,0 +1,287 @@
+"""Between events and what the scripts take and give: keys, arguments, stream entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from eventstore.backend import PageRequest
+from eventstore.commit import Batch, Condition, EventKey
+from eventstore.encoding import Draft, decode_object, from_microseconds, to_microseconds
+from eventstore.errors import CorruptLogError
+from eventstore.event import Entity, Event
+from eventstore.query import EventQuery
+
+FIELDS: Final = 3
+"""How many texts an event takes as an argument of append.lua."""
+MAX_SEQUENCE: Final = 2**53
+"""Numbers up to here are exact in Lua; no log gets there."""
+
+# Where a fact stands in an event's text: see query.lua.
+_TENANT, _ENTITY_TYPE, _ENTITY_ID, _TYPE, _WORKFLOW = 1, 2, 3, 4, 5
+
+_TIME_SHIFT: Final = 2 * 10**18
+"""Added to microseconds: 19 digits for every year from 1 to 9999, compared as text."""
+
+_encode = msgspec.json.Encoder().encode
+
+Part = dict[str, Any]
+"""A piece of a request or a plan, on its way to JSON."""
+
+
+class Names:
+    """The keys of a log, and those that one call of a script touches, by number from 1."""
+
+    def __init__(self, namespace: str, *always: str) -> None:
+        self._prefix = f"{{{namespace}}}:"
+        self._numbers = {self._prefix + name: n for n, name in enumerate(always, 1)}
+
+    def __call__(self, name: str) -> int:
+        """Return the number of a key."""
+        return self._numbers.setdefault(self._prefix + name, len(self._numbers) + 1)
+
+    def entity(self, entity: Entity) -> int:
+        """Return the number of the key of an entity's list."""
+        return self(entity_name(entity))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys, in the order of their numbers."""
+        return tuple(self._numbers)
+
+
+def entity_name(entity: Entity) -> str:
+    """Return the name of an entity's list."""
+    return f"entity:{entity.tenant_id}\0{entity.entity_type}\0{entity.entity_id}"
+
+
+def time_text(time: datetime) -> str:
+    """Return a time as text that sorts by time."""
+    return str(to_microseconds(time) + _TIME_SHIFT)
+
+
+class Arguments:
+    """The texts that go with a plan or request, numbered as in ARGV."""
+
+    def __init__(self, reserved: int) -> None:
+        self.texts: list[str | bytes | int] = []
+        self._reserved = reserved
+
+    def __call__(self, text: str) -> int:
+        """Add a text and return its number."""
+        self.texts.append(text)
+        return self._reserved + len(self.texts)
+
+
+def append_call(
+    namespace: str, log_id: str, group: Sequence[Batch]
+) -> tuple[tuple[str, ...], list[str | bytes | int]]:
+    """Return keys and arguments for append.lua."""
+    name = Names(namespace, "meta", "log", "times", "firsts")
+    arguments = Arguments(reserved=2)
+    texts = arguments.texts
+    plan: list[Part] = []
+    for batch in group:
+        first = len(texts) // FIELDS
+        entities: list[int] = []
+        lists: dict[int, list[int]] = {}
+        ids: dict[int, list[int]] = {}
+        for offset, draft in enumerate(batch.drafts):
+            texts += _texts_of(draft)
+            entity = name.entity(draft.entity)
+            entities.append(entity)
+            for number in (entity, *_lists_of(draft, name)):
+                lists.setdefault(number, []).append(offset)
+            ids.setdefault(name(f"ids:{draft.tenant_id}"), []).append(offset)
+        plan.append(
+            {
+                "first": first,
+                "entities": entities,
+                "lists": list(lists.items()),
+                "ids": list(ids.items()),
+                "expected": [(name.entity(entity), version) for entity, version in batch.expected],
+            }
+        )
+    for batch, part in zip(group, plan, strict=True):  # after all events: those are counted off
+        if batch.condition is not None:
+            part["condition"] = _condition_part(batch.condition, arguments)
+    return name.keys, [_encode(plan), log_id, *texts]
+
+
+def _texts_of(draft: Draft) -> tuple[bytes, bytes, bytes]:
+    facts = (
+        f"{to_microseconds(draft.timestamp) + _TIME_SHIFT}{draft.tenant_id}",
+        draft.entity_type,
+        draft.entity_id,
+        draft.event_type,
+        draft.workflow_id or "",
+        str(draft.schema_version),
+        *draft.tags,
+        "",
+    )
+    return draft.event_id.bytes + "\0".join(facts).encode(), draft.data, draft.metadata
+
+
+def _lists_of(draft: Draft, name: Names) -> list[int]:
+    numbers = [
+        name(f"entity_type:{draft.entity_type}"),
+        name(f"entity_id:{draft.entity_id}"),
+        name(f"tenant:{draft.tenant_id}"),
+        name(f"type:{draft.event_type}"),
+    ]
+    if draft.workflow_id is not None:
+        numbers.append(name(f"workflow:{draft.workflow_id}"))
+    if draft.tags:
+        numbers += [name(f"tag:{tag}") for tag in dict.fromkeys(draft.tags)]
+    return numbers
+
+
+def _condition_part(condition: Condition, arguments: Arguments) -> Part:
+    return {
+        "after": min(condition.after, MAX_SEQUENCE),
+        "checked_to": min(condition.checked_to, MAX_SEQUENCE),
+        "match": condition.match,
+        "query": _query_part(condition.query, arguments, None),
+    }
+
+
+def _query_part(query: EventQuery, text: Arguments, name: Names | None) -> Part:
+    """Return a query for ``takes`` in query.lua; with ``name``, also its lists."""
+    equal: list[tuple[int, list[int]]] = []
+    lists: list[list[int]] = []
+    for place, field, value in (
+        (_ENTITY_TYPE, "entity_type", query.entity_type),
+        (_ENTITY_ID, "entity_id", query.entity_id),
+        (_WORKFLOW, "workflow", query.workflow_id),
+        (_TENANT, "tenant", query.tenant_id),
+        (_TYPE, "type", query.event_types),
+    ):
+        if value is not None:
+            values = (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))
+            equal.append((place, [text(each) for each in values]))
+            if name:
+                lists.append([name(f"{field}:{each}") for each in values])
+    tags = tuple(dict.fromkeys(query.tags or ()))
+    if name:
+        lists += [[name(f"tag:{tag}")] for tag in tags]
+        entity = _entity_of(query)
+        if entity is not None:
+            lists.insert(0, [name.entity(entity)])
+    part: Part = {
+        "equal": equal,
+        "tags": [text(f"\0{tag}\0") for tag in tags],
+        "lists": lists,
+        "any_of": [_query_part(each, text, name) for each in query.any_of or ()],
+    }
+    if query.from_sequence is not None:
+        part["above"] = min(query.from_sequence, MAX_SEQUENCE)
+    if query.to_sequence is not None:
+        part["up_to"] = min(query.to_sequence, MAX_SEQUENCE)
+    if query.from_timestamp is not None:
+        part["from_time"] = text(time_text(query.from_timestamp))
+    if query.to_timestamp is not None:
+        part["to_time"] = text(time_text(query.to_timestamp))
+    return part
+
+
+def _entity_of(query: EventQuery) -> Entity | None:
+    if query.entity_type is None or query.entity_id is None or query.tenant_id is None:
+        return None
+    return Entity(query.entity_type, query.entity_id, query.tenant_id)
+
+
+def read_call(
+    namespace: str, page: PageRequest, resume: str, *, count: bool = False, firsts: bool = False
+) -> tuple[tuple[str, ...], list[str | bytes | int]]:
+    """Return keys and arguments for read.lua.
+
+    ``resume`` is where an earlier call in the order of time stopped; ``firsts`` restricts to
+    the first events of entities.
+    """
+    name = Names(namespace, "log", "times")
+    arguments = Arguments(reserved=1)
+    query = _query_part(page.query, arguments, name)
+    if firsts:
+        query["first"] = True
+        query["lists"].append([name("firsts")])
+    by_time = page.order_by == "timestamp"
+    if page.resume is not None and not resume:
+        time, sequence = page.resume
+        resume = f"{time_text(time)}{sequence:016d}"
+    whole_entity = len(query["lists"]) == 4 and _entity_of(page.query) and not page.query.tags
+    single = len(query["equal"]) + len(query["tags"]) + firsts == 1 or whole_entity
+    others = query.keys() - {"equal", "tags", "lists", "any_of", "first"}
+    request: Part = {
+        "query": query,
+        "after": min(page.after, MAX_SEQUENCE),
+        "limit": page.limit,
+        "offset": min(page.offset, MAX_SEQUENCE),
+        "ascending": page.ascending,
+        "by_time": by_time,
+        "skip": min(page.above_version, MAX_SEQUENCE),
+        "count": count,
+        "exact": bool(single and not others and not query["any_of"] and not by_time),
+    }
+    if page.up_to is not None:
+        request["up_to"] = min(page.up_to, MAX_SEQUENCE)
+    if resume:
+        request["resume"] = arguments(resume)
+    return name.keys, [_encode(request), *arguments.texts]
+
+
+def find_call(
+    namespace: str, keys: Sequence[EventKey]
+) -> tuple[tuple[str, ...], list[str | bytes | int]]:
+    """Return keys and arguments for find.lua."""
+    name = Names(namespace, "log")
+    arguments: list[str | bytes | int] = []
+    for tenant_id, event_id in keys:
+        arguments += (name(f"ids:{tenant_id}"), event_id.bytes)
+    return name.keys, arguments
+
+
+def events_in(texts: list[bytes]) -> list[Event]:
+    """Return the events that read.lua and find.lua return."""
+    each = iter(texts)
+    return [_event(*entry) for entry in zip(each, each, each, each, each, strict=True)]
+
+
+def events_of(entries: list[tuple[bytes, list[bytes]]]) -> list[Event]:
+    """Return the events in entries of the stream; CorruptLogError where one holds none."""
+    for entry_id, values in entries:
+        if len(values) != 8:
+            raise CorruptLogError(f"the entry {entry_id.decode()} of the log is no event")
+    return [_event(entry_id, *values[1::2]) for entry_id, values in entries]
+
+
+def _event(entry_id: bytes, event: bytes, data: bytes, metadata: bytes, stored: bytes) -> Event:
+    try:
+        tenant_id, entity_type, entity_id, event_type, workflow_id, schema_version, *tags, _ = (
+            event[35:].decode().split("\0")
+        )
+        version, batch_sequence, recorded_at = stored.split()
+        return Event(
+            event_type=event_type,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            data=decode_object(data),
+            event_id=UUID(bytes=event[:16]),
+            workflow_id=workflow_id or None,
+            tenant_id=tenant_id,
+            tags=tuple(tags),
+            metadata=decode_object(metadata),
+            schema_version=int(schema_version),
+            timestamp=from_microseconds(int(event[16:35]) - _TIME_SHIFT),
+            sequence=int(entry_id[:-2]),
+            version=int(version),
+            batch_sequence=int(batch_sequence),
+            recorded_at=from_microseconds(int(recorded_at)),
+        )
+    except (ValueError, TypeError, OverflowError) as error:
+        raise CorruptLogError(
+            f"the entry {bytes(entry_id)!r} of the log cannot be read: {error}"
+        ) from error

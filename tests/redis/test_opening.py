@@ -1,0 +1,197 @@
+"""What is wrong with a URL or a server is told in one clear error."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from fault_work import StartServer
+
+from eventstore import (
+    ConfigurationError,
+    Event,
+    StoreUnavailableError,
+    UnsupportedOperationError,
+    drop_namespace,
+    open_store,
+)
+from eventstore.testing.ports import LOOPBACK
+from eventstore.testing.servers.redis import RedisServer
+
+SECRET = "s3cret-of-the-server"
+
+
+@pytest.mark.parametrize("user", ["", ":wr0ng@", "nobody:wr0ng@"])
+def test_a_missing_or_wrong_password_is_told_without_showing_it(
+    start: StartServer, user: str
+) -> None:
+    server = start(requirepass=SECRET)
+    with pytest.raises(ConfigurationError, match="user or password") as refused:
+        open_store(f"redis://{user}{LOOPBACK}:{server.port}")
+    assert "wr0ng" not in _all_text(refused.value)
+    with open_store(server.url) as store:
+        assert SECRET not in store.url
+
+
+@pytest.mark.parametrize("database", ["/99", "?db=99"])
+def test_a_database_number_that_is_not_there_is_told(server: RedisServer, database: str) -> None:
+    with pytest.raises(ConfigurationError, match="no such database"):
+        open_store(server.url.removesuffix("/0") + database)
+
+
+@pytest.mark.parametrize("path", ["/orders", "/0/1", "/-1"])
+def test_a_path_that_is_no_database_number_is_told(server: RedisServer, path: str) -> None:
+    with pytest.raises(ConfigurationError, match="database's number"):
+        open_store(server.url.removesuffix("/0") + path)
+
+
+def test_a_server_too_old_is_told() -> None:
+    with _server_of_version("6.0.16") as url, pytest.raises(ConfigurationError, match=r"6\.2"):
+        open_store(url)
+
+
+@pytest.mark.parametrize("key", ["meta", "log", "times", "firsts"])
+@pytest.mark.parametrize("kind", ["string", "hash", "list"])
+def test_a_key_that_is_not_ours_is_told_and_left_alone(
+    server: RedisServer, namespace: str, key: str, kind: str
+) -> None:
+    name = f"{{{namespace}}}:{key}"
+    command = {"string": ("SET", name, "x"), "hash": ("HSET", name, "x", "y")}
+    server.execute(*command.get(kind, ("RPUSH", name, "x")))
+    with pytest.raises(ConfigurationError, match=f"key {name} is there"):
+        open_store(server.url, namespace=namespace)
+    with pytest.raises(ConfigurationError, match=f"key {name} is there"):
+        drop_namespace(server.url, namespace=namespace)
+    assert server.execute("DEL", name) == 1
+
+
+def test_a_log_that_is_not_there_is_not_created_unless_asked_for(
+    server: RedisServer, namespace: str
+) -> None:
+    with pytest.raises(ConfigurationError, match="create=false"):
+        open_store(server.url, namespace=namespace, create=False)
+    assert server.execute("EXISTS", f"{{{namespace}}}:meta") == 0
+
+
+def test_a_log_of_a_later_format_is_read_as_far_as_it_allows(
+    server: RedisServer, namespace: str
+) -> None:
+    event = Event(event_type="A", entity_type="a", entity_id="1")
+    with open_store(server.url, namespace=namespace) as store:
+        store.append(event)
+    server.execute("HSET", f"{{{namespace}}}:meta", "least_writer", "2")
+    with open_store(server.url, namespace=namespace) as store:
+        assert [each.event_id for each in store.get_events()] == [event.event_id]
+        with pytest.raises(UnsupportedOperationError, match="format 2"):
+            store.append(event.as_new())
+    server.execute("HSET", f"{{{namespace}}}:meta", "least_reader", "2")
+    with pytest.raises(ConfigurationError, match="format 2"):
+        open_store(server.url, namespace=namespace)
+    server.execute("HSET", f"{{{namespace}}}:meta", "least_reader", "1")
+
+
+def test_a_log_half_dropped_is_not_opened_and_is_dropped_in_the_end(
+    server: RedisServer, namespace: str
+) -> None:
+    with open_store(server.url, namespace=namespace) as store:
+        store.append(Event(event_type="A", entity_type="a", entity_id="1"))
+        # When one drops it and crashes right away
+        server.execute("HSET", f"{{{namespace}}}:meta", "dropping", "1")
+        server.execute("HDEL", f"{{{namespace}}}:meta", "log_id")
+        # Then nobody writes to what is left of it
+        with pytest.raises(StoreUnavailableError, match="removed or replaced"):
+            store.append(Event(event_type="A", entity_type="a", entity_id="2"))
+    with pytest.raises(ConfigurationError, match="drop it again"):
+        open_store(server.url, namespace=namespace)
+    drop_namespace(server.url, namespace=namespace)
+    with open_store(server.url, namespace=namespace) as store:
+        assert store.get_current_version("a", "1") == 0
+
+
+def test_an_append_to_a_log_that_was_dropped_meanwhile_is_refused(
+    server: RedisServer, namespace: str
+) -> None:
+    event = Event(event_type="A", entity_type="a", entity_id="1")
+    with open_store(server.url, namespace=namespace) as store:
+        drop_namespace(server.url, namespace=namespace)
+        with (
+            open_store(server.url, namespace=namespace),
+            pytest.raises(StoreUnavailableError, match="removed or replaced"),
+        ):
+            store.append(event)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "decode_responses=true",
+        "encoding=latin-1",
+        "protocol=3",
+        "read_from_replicas=true",
+        "retry_on_timeout=true",
+        "ssl_ca_certs=/ca.pem",
+        "no_such_option=1",
+        "max_connections=0",
+        "socket_timeout=soon",
+        "replicas=-1",
+    ],
+)
+def test_options_that_do_not_fit_are_refused_by_name(server: RedisServer, option: str) -> None:
+    with pytest.raises(ConfigurationError, match=option.partition("=")[0]):
+        open_store(f"{server.url}?{option}")
+
+
+def test_options_of_the_driver_reach_it(server: RedisServer, namespace: str) -> None:
+    with open_store(f"{server.url}?client_name=orders&max_connections=3", namespace=namespace):
+        clients = server.execute("CLIENT", "LIST")
+    assert isinstance(clients, bytes)
+    assert b"name=orders" in clients
+
+
+def test_a_cluster_url_wants_a_cluster(server: RedisServer) -> None:
+    url = server.url.replace("redis://", "redis+cluster://")
+    with pytest.raises(ConfigurationError, match="no node of a cluster"):
+        open_store(url)
+
+
+def test_a_node_of_a_cluster_wants_a_cluster_url(start: StartServer) -> None:
+    server = start(cluster_enabled="yes")
+    with pytest.raises(ConfigurationError, match=r"redis\+cluster"):
+        open_store(server.url)
+    with pytest.raises(ConfigurationError, match="database 0"):
+        open_store(server.url.replace("redis://", "redis+cluster://").replace("/0", "/1"))
+
+
+def _all_text(error: BaseException | None) -> str:
+    text = ""
+    while error is not None:
+        text += str(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return text
+
+
+@contextmanager
+def _server_of_version(version: str) -> Iterator[str]:
+    """A server that tells its version and nothing else."""
+    info = f"redis_version:{version}\r\n"
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while line := self.rfile.readline():
+                words = [
+                    self.rfile.readline() and self.rfile.readline() for _ in range(int(line[1:]))
+                ]
+                known = words[0].strip() == b"INFO"
+                answer = f"${len(info)}\r\n{info}\r\n" if known else "+OK\r\n"
+                self.wfile.write(answer.encode())
+
+    with socketserver.ThreadingTCPServer((LOOPBACK, 0), Handler) as stub:
+        stub.daemon_threads = True
+        thread = threading.Thread(target=stub.serve_forever)
+        thread.start()
+        yield f"redis://{LOOPBACK}:{stub.server_address[1]}"
+        stub.shutdown()
+        thread.join()

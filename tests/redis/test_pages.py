@@ -1,0 +1,295 @@
+"""Pages and conditions over more events than one call of a script looks at."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from fault_work import WAIT
+
+from eventstore import (
+    AppendCondition,
+    BatchTooLargeError,
+    ConditionFailedError,
+    CorruptLogError,
+    Entity,
+    Event,
+    EventQuery,
+    EventStore,
+    open_store,
+)
+from eventstore.appending import batch_of
+from eventstore.backend import Backend, PageRequest
+from eventstore.commit import Accepted, Condition
+from eventstore.memory import MemoryBackend
+from eventstore.testing.servers.redis import RedisServer
+from eventstore.url import Settings
+from eventstore_redis import RedisBackend
+
+MANY = 6_000  # more than one call of read.lua looks at
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def many_events() -> list[Event]:
+    """Events in which every field repeats in another rhythm, and times go to and fro."""
+    chance = random.Random(6)
+    return [
+        Event(
+            event_type=f"T{n % 3}",
+            entity_type=f"e{n % 2}",
+            entity_id=f"{n % 700}",
+            tenant_id=("", "a", "b")[n % 3],
+            workflow_id=f"w{n % 11}" if n % 5 else None,
+            tags=tuple(f"t{k}" for k in range(4) if n % (k + 2) == 0),
+            timestamp=EPOCH + timedelta(days=chance.randrange(-4_000, 4_000)),
+            data={"n": n},
+        )
+        for n in range(MANY)
+    ]
+
+
+@pytest.fixture(scope="module")
+def both(server: RedisServer) -> Iterator[tuple[Backend, Backend]]:
+    """The same log on the server and in memory."""
+    redis = Settings.parse(server.url, {"namespace": "pages"}, RedisBackend.options)
+    memory = Settings.parse("memory://", {}, frozenset())
+    events = many_events()
+    with open_store(server.url, namespace="pages") as store:
+        store.append_batch(events)
+    backends = RedisBackend.open(redis), MemoryBackend.open(memory)
+    batch = batch_of(events, -1, None)
+    assert batch is not None
+    backends[1].commit([batch], WAIT)
+    yield backends
+    backends[0].close()
+    RedisBackend.drop(redis)
+
+
+DAY = timedelta(days=1)
+QUERIES = {
+    "everything": EventQuery(),
+    "one field": EventQuery(event_types=["T1"]),
+    "two types": EventQuery(event_types=["T1", "T2", "none"]),
+    "an entity": EventQuery(entity_type="e0", entity_id="14", tenant_id="a"),
+    "an entity id": EventQuery(entity_id="14"),
+    "an entity of any tenant": EventQuery(entity_type="e1", entity_id="15"),
+    "several fields": EventQuery(entity_type="e1", tenant_id="b", workflow_id="w7"),
+    "tags": EventQuery(tags=["t0", "t1", "t3"]),
+    "fields that never meet": EventQuery(event_types=["T1"], tenant_id="b"),
+    "a value that is not there": EventQuery(workflow_id="nowhere"),
+    "no tenant": EventQuery(tenant_id=""),
+    "a short time": EventQuery(from_timestamp=EPOCH - 99 * DAY, to_timestamp=EPOCH + 99 * DAY),
+    "a long time": EventQuery(from_timestamp=EPOCH - 999 * DAY),
+    "an instant and a field": EventQuery(
+        from_timestamp=EPOCH + 9 * DAY, to_timestamp=EPOCH + 9 * DAY, tenant_id="a"
+    ),
+    "alternatives": EventQuery(
+        any_of=[
+            EventQuery(entity_id="3", event_types=["T0"]),
+            EventQuery(entity_id="3"),
+            EventQuery(tags=["t3"], workflow_id="w2"),
+        ]
+    ),
+    "alternatives within a field": EventQuery(
+        tenant_id="a", any_of=[EventQuery(entity_id="22"), EventQuery(from_sequence=5_000)]
+    ),
+    "an alternative in time": EventQuery(
+        any_of=[
+            EventQuery(entity_id="5"),
+            EventQuery(from_timestamp=EPOCH, to_timestamp=EPOCH + 50 * DAY, to_sequence=3_000),
+        ]
+    ),
+    "sequences": EventQuery(from_sequence=4_990, to_sequence=5_020, event_types=["T0"]),
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "all": {"limit": MANY},
+    "a page": {"limit": 10},
+    "a page further on": {"limit": 10, "offset": 7, "after": 100},
+    "far off": {"limit": 5, "offset": 1_500},
+    "a window": {"limit": 1_000, "after": 2_500, "up_to": 2_600},
+    "beyond the end": {"limit": 10, "after": MANY},
+    "a huge position": {"limit": 10, "after": 2**63 - 1},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+def test_a_page_is_what_the_memory_backend_gives(
+    both: tuple[Backend, Backend], query: EventQuery, shape: dict[str, Any]
+) -> None:
+    redis, memory = both
+    for order_by in ("sequence", "timestamp"):
+        for ascending in (True, False):
+            page = PageRequest(query=query, order_by=order_by, ascending=ascending, **shape)
+            expected = memory.read(page)
+            assert _sequences(redis.read(page)) == _sequences(expected)
+            if order_by == "timestamp" and expected:
+                middle = expected[len(expected) // 2]
+                page = msgspec.structs.replace(
+                    page, offset=0, resume=(middle.timestamp, middle.sequence)
+                )
+                assert _sequences(redis.read(page)) == _sequences(memory.read(page))
+
+
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+def test_a_count_is_what_the_memory_backend_gives(
+    both: tuple[Backend, Backend], query: EventQuery
+) -> None:
+    redis, memory = both
+    assert redis.count(query) == memory.count(query)
+
+
+def test_entities_are_listed_as_the_memory_backend_does(both: tuple[Backend, Backend]) -> None:
+    redis, memory = both
+    for entity_type in (None, "e1", "none"):
+        for tenant_id in (None, "", "b"):
+            for limit, offset in ((5, 0), (2_000, 0), (10, 300)):
+                asked = (entity_type, tenant_id, limit, offset)
+                assert redis.list_entities(*asked) == memory.list_entities(*asked)
+
+
+def test_an_entity_is_read_from_a_version_on(both: tuple[Backend, Backend]) -> None:
+    redis, memory = both
+    entity = Entity("e0", "14", "a")
+    query = EventQuery(entity_type="e0", entity_id="14", tenant_id="a")
+    assert redis.version(entity) == memory.version(entity) > 2
+    for version in (0, 1, 2, 99):
+        page = PageRequest(query=query, limit=10, above_version=version)
+        expected = [(event.sequence, event.version) for event in memory.read(page)]
+        assert [(event.sequence, event.version) for event in redis.read(page)] == expected
+
+
+def test_an_unselective_query_does_not_hold_the_server_up(
+    both: tuple[Backend, Backend], server: RedisServer
+) -> None:
+    server.execute("CONFIG", "SET", "slowlog-log-slower-than", "200000")  # 0.2 s
+    server.execute("SLOWLOG", "RESET")
+    assert both[0].read(PageRequest(query=QUERIES["fields that never meet"], limit=10)) == []
+    assert server.execute("SLOWLOG", "LEN") == 0
+
+
+def _sequences(events: list[Event]) -> list[int]:
+    return [event.sequence for event in events]
+
+
+@pytest.fixture(params=["fakeredis", "redis"])
+def store(request: pytest.FixtureRequest) -> Iterator[EventStore]:
+    """An empty log, on the fake and on the server."""
+    if request.param == "fakeredis":
+        with open_store("fakeredis://") as store:
+            yield store
+        return
+    server: RedisServer = request.getfixturevalue("server")
+    with open_store(server.url, namespace=request.getfixturevalue("namespace")) as store:
+        yield store
+
+
+def note(number: int, **fields: Any) -> Event:
+    return Event(event_type="Noted", entity_type="note", entity_id=str(number), **fields)
+
+
+@pytest.mark.parametrize("match_at", [None, 3, 650])
+def test_a_condition_with_much_news_is_looked_into_again(
+    store: EventStore, match_at: int | None
+) -> None:
+    """More is new than the script looks through while all others wait."""
+    store.append_batch([note(n, tags=("x",) if n == match_at else ()) for n in range(700)])
+    asked = AppendCondition(EventQuery(tags=["x"]))
+    stale = Condition(asked=asked, query=asked.query, after=0, checked_to=0)
+    batches = [batch_of([note(1_000 + place)], -1, None) for place in range(3)]
+    group = [batch for batch in batches if batch is not None]
+    group[1] = msgspec.structs.replace(group[1], condition=stale)
+
+    outcomes = store._log.backend.commit(group, WAIT)
+
+    assert [type(outcome) for outcome in outcomes] == [
+        Accepted,
+        Accepted if match_at is None else ConditionFailedError,
+        Accepted,
+    ]
+    if match_at is not None:
+        assert isinstance(outcomes[1], ConditionFailedError)
+        assert outcomes[1].sequence == match_at + 1
+
+
+def test_a_condition_holds_while_others_append_all_the_time(store: EventStore) -> None:
+    stop = threading.Event()
+
+    def others() -> None:
+        while not stop.is_set():
+            store.append_batch([note(n) for n in range(50)])
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    try:
+        for n in range(10):
+            marked = note(n, tags=("once",))
+            condition = AppendCondition(EventQuery(tags=["once"]))
+            if n == 0:
+                store.append(marked, condition=condition)
+            else:
+                with pytest.raises(ConditionFailedError):
+                    store.append(marked, condition=condition)
+    finally:
+        stop.set()
+        thread.join(WAIT)
+    assert store.count_events(EventQuery(tags=["once"])) == 1
+
+
+def test_a_batch_of_thousands_of_entities_tags_and_tenants_is_one_commit(
+    store: EventStore,
+) -> None:
+    events = [note(n, tenant_id=f"t{n % 1_300}", tags=(f"tag{n}",)) for n in range(2_600)]
+    result = store.append_batch(events)
+    assert result.last_sequence == 2_600
+    assert {event.batch_sequence for event in result} == {1}
+    assert store.append_batch(events).replayed
+    assert store.count_events() == 2_600
+    assert [e.sequence for e in store.get_events(EventQuery(tags=["tag2599"]))] == [2_600]
+
+
+@pytest.mark.parametrize("year", [1, 1969, 2255, 2256, 9999])
+def test_times_of_all_years_are_kept_and_ordered_to_the_microsecond(
+    store: EventStore, year: int
+) -> None:
+    """Beyond 2255, microseconds do not fit a double."""
+    begin = datetime(year, 6, 1, tzinfo=UTC)
+    times = [begin + timedelta(microseconds=step) for step in (2, 0, 3, 1, 2)]
+    store.append_batch([note(n, timestamp=time) for n, time in enumerate(times)])
+    by_time = [event.timestamp for event in store.get_events(EventQuery(order_by="timestamp"))]
+    assert by_time == sorted(times)
+    found = store.get_events(EventQuery(from_timestamp=times[0], to_timestamp=times[0]))
+    assert [event.sequence for event in found] == [1, 5]
+
+
+def test_a_missing_or_foreign_entry_is_told(server: RedisServer, namespace: str) -> None:
+    with open_store(server.url, namespace=namespace) as store:
+        events = store.append_batch([note(n, workflow_id="w") for n in range(3)])
+        log = f"{{{namespace}}}:log"
+        server.execute("XDEL", log, "2-0")
+        for read in (
+            lambda: list(store.get_events()),
+            lambda: store.get_events_for_workflow("w"),
+            lambda: store.get_event_by_id(events[1].event_id),
+            lambda: store.append(note(4)),
+        ):
+            with pytest.raises(CorruptLogError):
+                read()
+        server.execute("XADD", log, "9-0", "what", "is this")
+        with pytest.raises(CorruptLogError, match="9-0"):
+            store.get_events_since(8)
+
+
+def test_a_batch_beyond_one_command_is_refused_before_anything_is_written(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventstore_redis.backend._MAX_ARGUMENTS", 1_000)
+    with pytest.raises(BatchTooLargeError, match="append it in parts"):
+        store.append_batch([note(n) for n in range(400)])
+    assert store.get_current_sequence() == 0
+    store.append_batch([note(n) for n in range(100)])
