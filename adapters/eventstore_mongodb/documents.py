@@ -1,0 +1,329 @@
+"""Commits as documents: what is written, what is indexed, and how it comes back unchanged.
+
+A commit of the events 7, 8 and 9::
+
+    {
+      _id: 7, last: 9,                    // its first and last sequence
+      token: BinData(...),                // random: tells one's own insert from another's
+      recorded_at: ISODate(...),
+      time_index: Long(...),              // see below
+      keys: ["entity:order/o-1", "entity_type:order", "type:OrderPlaced", ...],   // for look-ups
+      versions: [4],                      // the last version of the entity of keys[0], [1] …
+      events: [{id: UUID(...), sequence: 7, type: "OrderPlaced", entity_type: "order",
+                entity_id: "o-1", version: 2, timestamp: ISODate(...), data: {...}}, ...]
+    }
+
+An event leaves out what is empty or usual: ``us`` (the microseconds that a BSON date cannot
+hold), ``batch_sequence`` (where it is not the commit's ``_id``), ``tenant_id``,
+``workflow_id``, ``tags``, ``schema_version``, ``data``, ``metadata``; ``restore`` is explained
+at ``_payload``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import bson
+from bson.binary import UUID_SUBTYPE, Binary, UuidRepresentation
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError
+from bson.int64 import Int64
+from bson.raw_bson import RawBSONDocument
+
+from eventstore.commit import Accepted
+from eventstore.encoding import Draft, decode_object, to_microseconds
+from eventstore.errors import CorruptLogError
+from eventstore.event import Entity, Event
+
+OPTIONS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
+    document_class=dict, uuid_representation=UuidRepresentation.STANDARD
+)
+RAW: Final = OPTIONS.with_options(document_class=RawBSONDocument)
+
+WITHOUT_EVENTS: Final = {"events": 0}
+"""The projection that leaves the head of a commit."""
+ONLY_IDS: Final = {"events.id": 1, **dict.fromkeys(("last", "recorded_at", "keys", "versions"), 1)}
+"""The projection that leaves of each event the id."""
+WITHOUT_PAYLOADS: Final = {"events.data": 0, "events.metadata": 0}
+
+NEW: Final = "new"
+"""The key of commits with an entity's first event; followed by a type, of that type."""
+
+_EMPTY: Final = b"{}"
+_LARGE_NUMBER: Final = re.compile(rb"[0-9]{10}")
+_EVENT_ID: Final = slice(13, 29)
+"""Where an event's id stands in its bytes: ``id`` is its first field."""
+
+
+# --- Keys
+
+
+def id_key(event_id: UUID) -> Binary:
+    """Return an event's id as it is stored."""
+    return Binary(event_id.bytes, UUID_SUBTYPE)
+
+
+def entity_key(entity: Entity) -> str:
+    """Return the key that stands for exactly this entity."""
+    of_any_tenant = _entity_of_any_tenant(entity.entity_type, entity.entity_id)
+    return f"{of_any_tenant}/{_escaped(entity.tenant_id)}" if entity.tenant_id else of_any_tenant
+
+
+def _entity_of_any_tenant(entity_type: str, entity_id: str) -> str:
+    return f"entity:{_escaped(entity_type)}/{_escaped(entity_id)}"
+
+
+def _escaped(name: str) -> str:
+    return name.replace("%", "%25").replace("/", "%2F") if "/" in name or "%" in name else name
+
+
+def _keys_of(draft: Draft) -> Iterator[str]:
+    """Yield what a commit with this event can be looked up by, beside the entity itself."""
+    yield f"entity_type:{draft.entity_type}"
+    yield f"entity_id:{draft.entity_id}"
+    yield f"type:{draft.event_type}"
+    if draft.workflow_id is not None:
+        yield f"workflow:{draft.workflow_id}"
+    for tag in draft.tags:
+        yield f"tag:{tag}"
+    if draft.tenant_id:
+        yield f"tenant:{draft.tenant_id}"
+        yield _entity_of_any_tenant(draft.entity_type, draft.entity_id)
+
+
+# --- Times
+#
+# The events of a commit are not in time order, so a commit spans a time. To find those that
+# touch a moment by one scalar index, commits are classed by the length of their span, in powers
+# of 16: in class k it is shorter than 16^k ms, so such a commit begins less than that before.
+
+_CLASS_BITS: Final = 50
+TIME_CLASSES: Final = range(14)
+"""Enough for a span of 8,000 years."""
+_YEAR_ONE: Final = to_microseconds(datetime.min.replace(tzinfo=UTC)) // 1000
+
+
+def _time_index(earliest: int, latest: int) -> int:
+    """Return the entry of a commit whose events happened in between (microseconds)."""
+    start = earliest // 1000
+    time_class = ((latest // 1000 - start).bit_length() + 3) // 4
+    return time_class << _CLASS_BITS | (start - _YEAR_ONE)
+
+
+def time_range(time_class: int, lowest: int | None, highest: int | None) -> dict[str, int]:
+    """Return the entries of the commits of a class that may hold an event in between
+    (microseconds, inclusive)."""
+    first, last = 0, (1 << _CLASS_BITS) - 1
+    if lowest is not None:
+        first = max(lowest // 1000 - _YEAR_ONE - 16**time_class + 1, 0)
+    if highest is not None:
+        last = highest // 1000 - _YEAR_ONE
+    base = time_class << _CLASS_BITS
+    return {"$gte": base + first, "$lte": base + last}
+
+
+def time_bounds(time_index: int) -> tuple[int, int]:
+    """Return between which times the events of a commit lie (microseconds, inclusive)."""
+    time_class, start = divmod(time_index, 1 << _CLASS_BITS)
+    earliest = (start + _YEAR_ONE) * 1000
+    return earliest, earliest + 16**time_class * 1000 - 1
+
+
+# --- Writing
+
+
+def commit_of(accepted: Sequence[Accepted], token: bytes) -> dict[str, Any]:
+    """Return the document that records these batches, which follow each other."""
+    first = accepted[0].first_sequence
+    versions: dict[str, int] = {}
+    keys: dict[str, None] = {}
+    times: list[int] = []
+    events: list[dict[str, Any]] = []
+    for batch in accepted:
+        for index, draft in enumerate(batch.drafts):
+            version = batch.versions[index]
+            versions[entity_key(draft.entity)] = version
+            keys.update(dict.fromkeys(_keys_of(draft)))
+            if version == 1:
+                keys[NEW] = keys[f"{NEW}:{draft.entity_type}"] = None
+            times.append(to_microseconds(draft.timestamp))
+            event = _stored(draft, batch.first_sequence + index, version)
+            if batch.first_sequence != first:
+                event["batch_sequence"] = batch.first_sequence
+            events.append(event)
+    return {
+        "_id": first,
+        "last": first + len(events) - 1,
+        "token": token,
+        "recorded_at": accepted[-1].recorded_at.replace(tzinfo=None),
+        "time_index": Int64(_time_index(min(times), max(times))),
+        "keys": [*versions, *(key for key in keys if key not in versions)],
+        "versions": list(versions.values()),
+        "events": events,
+    }
+
+
+def _stored(draft: Draft, sequence: int, version: int) -> dict[str, Any]:
+    timestamp = draft.timestamp
+    event: dict[str, Any] = {
+        "id": id_key(draft.event_id),
+        "sequence": sequence,
+        "type": draft.event_type,
+        "entity_type": draft.entity_type,
+        "entity_id": draft.entity_id,
+        "version": version,
+        "timestamp": timestamp.replace(tzinfo=None),
+    }
+    if microseconds := timestamp.microsecond % 1000:
+        event["us"] = microseconds
+    if draft.tenant_id:
+        event["tenant_id"] = draft.tenant_id
+    if draft.workflow_id is not None:
+        event["workflow_id"] = draft.workflow_id
+    if draft.tags:
+        event["tags"] = list(draft.tags)
+    if draft.schema_version != 1:
+        event["schema_version"] = draft.schema_version
+    for field, text in (("data", draft.data), ("metadata", draft.metadata)):
+        if text != _EMPTY:
+            event[field] = _payload(text, event)
+    return event
+
+
+def _payload(text: bytes, event: dict[str, Any]) -> Any:
+    """Return a payload as a document.
+
+    Two things would not come back by themselves: ``{"$ref": …, "$id": …}`` is read as a DBRef,
+    and an integer beyond 32 bits as an ``Int64``. Where either can be, keys that begin with
+    ``$`` (or ``%``) are written with ``%24`` (``%25``) instead, and the event is marked to be
+    restored when it is read; all others are read without looking.
+    """
+    payload = decode_object(text)
+    if b'"$' in text or b'"%' in text or _LARGE_NUMBER.search(text):
+        event["restore"] = True
+        return _hidden(payload)
+    return payload
+
+
+def _hidden(value: Any) -> Any:
+    if type(value) is dict:
+        return {
+            f"%{ord(key[0]):X}{key[1:]}" if key.startswith(("$", "%")) else key: _hidden(item)
+            for key, item in value.items()
+        }
+    return [_hidden(item) for item in value] if type(value) is list else value
+
+
+def _restored(value: Any) -> Any:
+    if type(value) is dict:
+        return {
+            chr(int(key[1:3], 16)) + key[3:] if key.startswith("%") else key: _restored(item)
+            for key, item in value.items()
+        }
+    if type(value) is list:
+        return [_restored(item) for item in value]
+    return int(value) if type(value) is Int64 else value
+
+
+# --- Reading
+
+
+class StoredCommit:
+    """A commit that was read. Its events are decoded when they are asked for."""
+
+    __slots__ = ("_document", "first", "last", "recorded_at")
+
+    def __init__(self, document: RawBSONDocument) -> None:
+        with _readable():
+            self._document = document
+            self.first = int(document["_id"])
+            self.last = int(document["last"])
+            self.recorded_at: datetime = document["recorded_at"].replace(tzinfo=UTC)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the document has."""
+        return len(self._document.raw)
+
+    @property
+    def time_bounds(self) -> tuple[int, int]:
+        """Between which times its events lie (microseconds)."""
+        return time_bounds(self._document["time_index"])
+
+    def versions(self) -> dict[str, int]:
+        """Return the last version here of each of its entities, by ``entity_key``."""
+        with _readable():
+            # Its entities are the first of its keys.
+            return dict(zip(self._document["keys"], self._document["versions"], strict=False))
+
+    def ids(self) -> set[UUID]:
+        """Return the ids of its events."""
+        with _readable():
+            return {event["id"] for event in self._document["events"]}
+
+    def events(self, needles: Sequence[bytes], after: int, up_to: int) -> list[Event]:
+        """Return the events above ``after`` and up to ``up_to`` whose bytes hold all of
+        ``needles``, in order."""
+        raw = bytes(self._document.raw)  # where it is large, the driver gives a memoryview
+        if any(needle not in raw for needle in needles):
+            return []
+        with _readable():
+            if not needles and after < self.first and up_to >= self.last:
+                return [self._event(event) for event in bson.decode(raw, OPTIONS)["events"]]
+            start, end = max(after + 1 - self.first, 0), max(up_to + 1 - self.first, 0)
+            return [
+                self._event(bson.decode(event, OPTIONS))
+                for event in self._raw_events(start, end)
+                if all(needle in event for needle in needles)
+            ]
+
+    def events_with_ids(self, ids: set[bytes]) -> list[Event]:
+        """Return the events with one of these ids (16 bytes each)."""
+        with _readable():
+            return [
+                self._event(bson.decode(event, OPTIONS))
+                for event in self._raw_events(0, None)
+                if event[_EVENT_ID] in ids
+            ]
+
+    def _raw_events(self, start: int, end: int | None) -> Iterator[bytes]:
+        return (bytes(event.raw) for event in self._document["events"][start:end])
+
+    def _event(self, stored: dict[str, Any]) -> Event:
+        get = stored.get
+        data, metadata = get("data", {}), get("metadata", {})
+        if "restore" in stored:
+            data, metadata = _restored(data), _restored(metadata)
+        timestamp = stored["timestamp"]
+        return Event(
+            event_type=stored["type"],
+            entity_type=stored["entity_type"],
+            entity_id=stored["entity_id"],
+            data=data,
+            event_id=stored["id"],
+            workflow_id=get("workflow_id"),
+            tenant_id=get("tenant_id", ""),
+            tags=tuple(get("tags", ())),
+            metadata=metadata,
+            schema_version=get("schema_version", 1),
+            timestamp=timestamp.replace(
+                microsecond=timestamp.microsecond + get("us", 0), tzinfo=UTC
+            ),
+            sequence=int(stored["sequence"]),
+            version=int(stored["version"]),
+            batch_sequence=int(get("batch_sequence", self.first)),
+            recorded_at=self.recorded_at,
+        )
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, BSONError) as error:
+        raise CorruptLogError(f"a stored commit cannot be read: {error!r}") from error

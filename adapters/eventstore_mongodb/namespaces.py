@@ -1,0 +1,119 @@
+"""Where a log stands in a database: two collections, and whether they are ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import pymongo
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+from uuid_utils.compat import uuid4
+
+from eventstore.errors import ConfigurationError
+
+FORMAT: Final = {"reader": 1, "writer": 1}
+"""The least versions of this adapter that understand the log: to read it, to append to it."""
+
+LOG: Final = {"_id": "log"}
+"""The document about the log, in ``<namespace>.meta``."""
+
+_INDEXES: Final = ("last", (("keys", 1), ("last", 1)), "events.id", "time_index")
+
+
+class Namespace:
+    """The collections ``<namespace>.commits`` and ``<namespace>.meta`` of a database."""
+
+    def __init__(self, database: Database[Any], name: str) -> None:
+        self.database = database
+        self.commits: Collection[Any] = database[f"{name}.commits"]
+        self.meta: Collection[Any] = database[f"{name}.meta"]
+        self._name = name
+
+    def log_id(self, *, create: bool) -> str:
+        """Return the log's id; where there is no log, make one, or raise ConfigurationError."""
+        known = self.existing_log_id()
+        if known is not None:
+            return known
+        if not create:
+            raise ConfigurationError(
+                f"create: there is no log {self._name!r} in the database"
+                f" {self.database.name!r}, and create is false"
+            )
+        self.commits.create_indexes(
+            [pymongo.IndexModel(keys if isinstance(keys, str) else [*keys]) for keys in _INDEXES]
+        )
+        log_id = str(uuid4())
+        about = {**LOG, "log_id": log_id, "format": FORMAT, "made_at": datetime.now(UTC)}
+        try:
+            self.meta.insert_one(about)
+        except DuplicateKeyError:  # another was faster
+            return self.existing_log_id() or log_id
+        return log_id
+
+    def existing_log_id(self) -> str | None:
+        """Return the log's id, None where there is no log; ConfigurationError if what is there
+        is none of ours."""
+        # In this order: whoever makes a log writes its id before its first commit.
+        strange = self.commits.find_one({}, {"_id": 1})
+        about = self.meta.find_one(LOG)
+        if about is None:
+            if strange or self.meta.find_one({"_id": {"$ne": LOG["_id"]}}, {"_id": 1}):
+                raise self._not_ours()
+            return None
+        try:
+            log_id, (reader, writer) = about["log_id"], map(about["format"].get, FORMAT)
+            too_new = reader > FORMAT["reader"] or writer > FORMAT["writer"]
+        except (KeyError, TypeError, AttributeError):
+            raise self._not_ours() from None
+        if too_new:
+            raise ConfigurationError(
+                f"namespace: the log {self._name!r} is of a newer format ({about['format']});"
+                " upgrade eventstore-toolkit"
+            )
+        return str(log_id)
+
+    def drop(self) -> None:
+        """Remove the log, if it is there; ConfigurationError if it is none of ours."""
+        if self.existing_log_id() is not None:
+            self.commits.drop()
+            self.meta.drop()
+
+    def refuse_what_cannot_hold_a_log(self) -> None:
+        """Raise ConfigurationError for a view, a capped collection or the like in our place."""
+        names = [self.commits.name, self.meta.name]
+        for found in self.database.list_collections(filter={"name": {"$in": names}}):
+            options: Mapping[str, Any] = found.get("options", {})
+            kind = found.get("type", "collection")
+            fault = None
+            if kind != "collection":
+                fault = f"is a {kind}"
+            elif options.get("capped"):
+                fault = "is capped and would drop its oldest documents"
+            elif options.get("collation"):
+                fault = "has a collation, and names must be compared byte by byte"
+            if fault:
+                raise ConfigurationError(
+                    f"namespace: {found['name']!r} in the database {self.database.name!r}"
+                    f" {fault}; choose another namespace or move it away"
+                )
+
+    def refuse_other_shard_key(self) -> None:
+        """Raise ConfigurationError if the commits are sharded on anything but ``_id``: only
+        there is ``_id``, and so the place in the log, unique in all shards."""
+        full_name = self.commits.full_name
+        found = self.database.client["config"]["collections"].find_one({"_id": full_name})
+        if found and not found.get("dropped") and list(found["key"]) != ["_id"]:
+            raise ConfigurationError(
+                f"namespace: the collection {full_name!r} is sharded on {dict(found['key'])},"
+                " but must be on _id alone, or not at all"
+            )
+
+    def _not_ours(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"namespace: the collections {self.commits.name!r} and {self.meta.name!r} in the"
+            f" database {self.database.name!r} hold something else than a log; choose another"
+            " namespace"
+        )

@@ -1,0 +1,105 @@
+"""Which commits may hold what a query asks for, and which of their bytes tell that quickly.
+
+What is found this way is checked on the events: a commit that has a key has an event with it, but
+not necessarily one that matches in every field.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+from eventstore.encoding import to_microseconds
+from eventstore.event import Entity
+from eventstore.query import EventQuery
+from eventstore_mongodb.documents import TIME_CLASSES, entity_key, time_range
+
+FIRST_VERSION: Final = b"\x10version\x00\x01\x00\x00\x00"
+"""What the bytes of an entity's first event hold."""
+
+
+def any_key(keys: Sequence[str]) -> dict[str, Any]:
+    """Return the clause for commits that have one of these keys."""
+    return {"keys": keys[0] if len(keys) == 1 else {"$in": list(keys)}}
+
+
+def keys_clause(query: EventQuery) -> dict[str, Any]:
+    """Return what narrows down the commits by key; empty where nothing does."""
+    keys = _lookup_of(query)
+    return {} if keys is None else any_key(keys)
+
+
+def times_of(query: EventQuery) -> tuple[int | None, int | None]:
+    """Return its bounds of ``timestamp``, in microseconds."""
+    lowest, highest = query.from_timestamp, query.to_timestamp
+    return (
+        None if lowest is None else to_microseconds(lowest),
+        None if highest is None else to_microseconds(highest),
+    )
+
+
+def times_clause(query: EventQuery) -> dict[str, Any]:
+    """Return what narrows down the commits by time; empty where nothing does."""
+    lowest, highest = times_of(query)
+    if lowest is None and highest is None:
+        return {}
+    ranges = [time_range(time_class, lowest, highest) for time_class in TIME_CLASSES]
+    return {"$or": [{"time_index": each} for each in ranges]}
+
+
+def _lookup_of(query: EventQuery) -> list[str] | None:
+    """Return keys of which a commit has at least one if an event in it matches; None if the
+    query has no field that is indexed by key.
+
+    Only the most selective field counts: an engine uses one entry of an array at a time, and
+    the events are checked anyway.
+    """
+    ranked = _ranked_lookup(query)
+    return ranked[1] if ranked else None
+
+
+def _ranked_lookup(query: EventQuery) -> tuple[int, list[str]] | None:
+    if query.entity_id is not None:
+        if query.entity_type is None:
+            return 1, [f"entity_id:{query.entity_id}"]
+        entity = Entity(query.entity_type, query.entity_id, query.tenant_id or "")
+        return 0, [entity_key(entity)]
+    if query.workflow_id is not None:
+        return 2, [f"workflow:{query.workflow_id}"]
+    if query.tags is not None:
+        return 3, [f"tag:{next(iter(query.tags))}"]
+    found: list[tuple[int, list[str]]] = []
+    if query.any_of is not None:
+        alternatives = [_ranked_lookup(alternative) for alternative in query.any_of]
+        known = [alternative for alternative in alternatives if alternative is not None]
+        if len(known) == len(alternatives):
+            keys = [key for _, keys in known for key in keys]
+            found.append((max(rank for rank, _ in known), keys))
+    if query.tenant_id:
+        found.append((4, [f"tenant:{query.tenant_id}"]))
+    if query.event_types is not None:
+        found.append((5, [f"type:{event_type}" for event_type in query.event_types]))
+    if query.entity_type is not None:
+        found.append((6, [f"entity_type:{query.entity_type}"]))
+    return min(found, key=lambda ranked: ranked[0], default=None)
+
+
+def needles_of(query: EventQuery) -> list[bytes]:
+    """Return bytes that every event that matches holds, so that others need no decoding."""
+    fields = ("entity_type", "entity_id", "workflow_id")
+    needles = [
+        _text_field(field, value)
+        for field in fields
+        if (value := getattr(query, field)) is not None
+    ]
+    if query.tenant_id:
+        needles.append(_text_field("tenant_id", query.tenant_id))
+    if query.event_types is not None and len(query.event_types) == 1:
+        needles.append(_text_field("type", next(iter(query.event_types))))
+    return needles
+
+
+def _text_field(name: str, value: str) -> bytes:
+    text = value.encode()
+    return b"\x02%s\0%s%s\0" % (name.encode(), struct.pack("<i", len(text) + 1), text)

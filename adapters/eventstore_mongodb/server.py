@@ -1,0 +1,258 @@
+"""Connecting: which options the driver may be given, what the server can do, and what the
+driver's errors mean."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any, Final
+from urllib.parse import unquote
+
+import msgspec
+import pymongo
+from bson.errors import BSONError
+from pymongo.client_session import ClientSession
+from pymongo.errors import ConfigurationError as DriverConfigurationError
+from pymongo.errors import (
+    ConnectionFailure,
+    InvalidName,
+    InvalidOperation,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WriteConcernError,
+)
+
+from eventstore.errors import (
+    ConfigurationError,
+    CorruptLogError,
+    StoreUnavailableError,
+    TransactionConflictError,
+)
+from eventstore.url import Settings
+
+_PASSED_ON: Final = re.compile(
+    "appname|auth(mechanism(properties)?|source)|compressors|zlibcompressionlevel"
+    "|connecttimeoutms|heartbeatfrequencyms|localthresholdms|servermonitoringmode"
+    "|(max|min)poolsize|maxconnecting|maxidletimems|retryreads"
+    "|directconnection|loadbalanced|replicaset|srvmaxhosts|srvservicename"
+    "|ssl|tls(allowinvalid(certificates|hostnames)|cafile|certificatekeyfile(password)?|crlfile"
+    "|disableocspendpointcheck|insecure)?"
+)
+"""Options, in lower case, that change no guarantee."""
+
+_SETTLED: Final = {
+    "w": "majority",
+    "journal": "true",
+    "readconcernlevel": "majority",
+    "readpreference": "primary",
+}
+"""Options that are as they are; common URLs carry them, so the same value is welcome."""
+
+_INSTEAD: Final = dict.fromkeys(
+    (
+        "timeoutms",
+        "sockettimeoutms",
+        "serverselectiontimeoutms",
+        "waitqueuetimeoutms",
+        "wtimeoutms",
+    ),
+    "use timeout (seconds), which bounds every operation",
+)
+
+_OUT_OF_DISK: Final = 14031
+_UNAUTHORIZED: Final = frozenset({13, 18, 8000})
+_TRANSIENT: Final = frozenset(
+    {6, 7, 50, 89, 91, 112, 189, 246, 262, 290, 9001, 10107, 11600, 11602, 13435, 13436}
+)
+"""Codes of what passes: network, time limits, write conflicts, shutdown, a change of primary."""
+_CLOCK_ASKED_EVERY: Final = 60.0
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server says of itself."""
+
+    version: str
+    has_replication: bool = False
+    """A replica set or a router: there are linearizable reads and change streams."""
+    is_router: bool = False
+    has_transactions: bool = False
+    max_document_bytes: int = 16 * 1024 * 1024
+
+
+class Clock:
+    """The server's time, without asking for it each time."""
+
+    def __init__(self, server_time: Callable[[], datetime]) -> None:
+        self._server_time = server_time
+        self._ahead = timedelta()
+        self._asked: float | None = None
+
+    def now(self) -> datetime:
+        """Return the time in whole milliseconds, as BSON keeps it."""
+        if self._asked is None or monotonic() - self._asked > _CLOCK_ASKED_EVERY:
+            self._ahead = self._server_time().replace(tzinfo=UTC) - datetime.now(UTC)
+            self._asked = monotonic()
+        now = datetime.now(UTC) + self._ahead
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Return what the driver is to be given; ConfigurationError, by name, for what may not."""
+    options: dict[str, Any] = {}
+    for name, value in settings.driver_options.items():
+        lower = name.lower()
+        text = str(value).lower() if isinstance(value, bool) else value
+        if _PASSED_ON.fullmatch(lower):
+            options[name] = text
+        elif lower in _SETTLED:
+            if str(text).lower() != _SETTLED[lower]:
+                raise ConfigurationError(
+                    f"{name}: must be {_SETTLED[lower]}, not {value!r:.100}: anything else could"
+                    " lose events or show an old state"
+                )
+        elif lower == "retrywrites":
+            pass  # the store tries again by itself, on servers without retryable writes too
+        else:
+            why = _INSTEAD.get(lower, "is unknown, or could change what the store guarantees")
+            raise ConfigurationError(f"{name}: {why}")
+    milliseconds = max(round(settings.timeout * 1000), 1)
+    options.setdefault("connectTimeoutMS", min(milliseconds, 20_000))
+    options.setdefault("appName", "eventstore")
+    return {**options, "serverSelectionTimeoutMS": milliseconds, "retryWrites": False}
+
+
+def connected(settings: Settings) -> pymongo.MongoClient[Any]:
+    """Return a client of the driver's; ConfigurationError for a bad URL or option."""
+    options = client_options(settings)
+    url = f"{settings.scheme}://{settings.location}"
+    database = settings.location.rpartition("@")[2].partition("/")[2]
+    try:
+        if "." in unquote(database):
+            raise ValueError("the driver would take this for a database and a collection")
+        pymongo.MongoClient[Any](url, connect=False).close()
+    except (PyMongoError, ValueError, TypeError):
+        # Without the cause: the driver's messages quote parts of the URL, so of the password.
+        raise ConfigurationError(
+            f"url: {settings.safe_url} is not readable as a MongoDB URL: it looks like"
+            " mongodb://user:password@host:27017/database, the user and the password"
+            " percent-encoded"
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # some bad values the driver only warns of
+            return pymongo.MongoClient[Any](url, connect=False, **options)
+    except (PyMongoError, ValueError, TypeError, UserWarning) as error:
+        raise ConfigurationError(f"{settings.safe_url}: {error}") from error
+
+
+def described(client: pymongo.MongoClient[Any]) -> Server:
+    """Ask the server what it is; ConfigurationError where it must not be spoken to directly."""
+    hello = client.admin.command("hello")
+    is_router = hello.get("msg") == "isdbgrid"
+    members = [*hello.get("hosts", ()), *hello.get("passives", ())]
+    if client.options.direct_connection and len(members) > 1:
+        raise ConfigurationError(
+            "directConnection: this server is a member of a replica set of several; connected to"
+            " directly it would be read from when it is no longer the primary; leave it out"
+        )
+    return Server(
+        version=str(client.server_info()["version"]),
+        has_replication=is_router or "setName" in hello,
+        is_router=is_router,
+        has_transactions=_has_transactions(client),
+        max_document_bytes=hello["maxBsonObjectSize"],
+    )
+
+
+def _has_transactions(client: pymongo.MongoClient[Any]) -> bool:
+    """Try it out: versions and topologies that say they have sessions differ in this."""
+    try:
+        with client.start_session() as session, session.start_transaction():
+            client["eventstore"]["probe"].find_one({}, session=session)
+    except (OperationFailure, DriverConfigurationError, InvalidOperation):
+        return False
+    return True
+
+
+@contextmanager
+def driver_errors(timeout: float, *, may_have_written: bool = False) -> Iterator[None]:
+    """Bound what the driver does by ``timeout`` seconds, and translate its errors."""
+    try:
+        with pymongo.timeout(max(timeout, 0.001)):
+            yield
+    except BSONError as error:
+        raise CorruptLogError(f"a stored document cannot be read: {error}") from error
+    except PyMongoError as error:
+        raise translated(error, may_have_written=may_have_written) from error
+
+
+def surely_unsent(error: PyMongoError) -> bool:
+    """Return whether the driver had not begun to send."""
+    return isinstance(error, (ServerSelectionTimeoutError, WaitQueueTimeoutError))
+
+
+def is_passing(error: PyMongoError) -> bool:
+    """Return whether the same may work soon, and may even have been done."""
+    if isinstance(error, WriteConcernError):
+        return True  # it was done, but not confirmed
+    if isinstance(error, OperationFailure):
+        labelled = error.has_error_label("RetryableWriteError")
+        return labelled or error.timeout or error.code in _TRANSIENT
+    return isinstance(error, ConnectionFailure) or error.timeout
+
+
+def translated(error: PyMongoError, *, may_have_written: bool = False) -> Exception:
+    """Return the error of ours for one of the driver's."""
+    # What follows ", full error:" is the whole reply; the summary before it will do.
+    text = str(error).partition(", full error:")[0]
+    if isinstance(error, OperationFailure) and error.code in _UNAUTHORIZED:
+        return ConfigurationError(
+            f"the server refuses this user: {text}; check user, password, authSource and roles"
+        )
+    if isinstance(error, (DriverConfigurationError, InvalidName)):
+        return ConfigurationError(text)
+    written = may_have_written and not surely_unsent(error)
+    if is_passing(error):
+        return StoreUnavailableError(
+            f"the MongoDB server did not answer as it should: {text}", may_have_written=written
+        )
+    full = isinstance(error, OperationFailure) and error.code == _OUT_OF_DISK
+    what = "has no room left" if full else "refused"
+    return StoreUnavailableError(
+        f"the MongoDB server {what}: {text}", may_have_written=False, transient=False
+    )
+
+
+@contextmanager
+def transaction_errors() -> Iterator[None]:
+    """Translate what spoils the caller's transaction; other errors pass."""
+    try:
+        yield
+    except pymongo.errors.DuplicateKeyError as error:
+        raise _conflict() from error
+    except PyMongoError as error:
+        if error.has_error_label("TransientTransactionError"):
+            raise _conflict() from error
+        if isinstance(error, InvalidOperation):
+            raise ConfigurationError(f"connection: {error}") from error
+        raise
+
+
+def _conflict() -> TransactionConflictError:
+    return TransactionConflictError(
+        "another append came first, or the server was lost: abort the transaction and run it again"
+    )
+
+
+def is_weak(session: ClientSession) -> bool:
+    """Return whether the session's open transaction commits with less than the store does."""
+    # Nothing public tells what start_transaction() was given.
+    options = session._transaction.opts
+    concern = options.write_concern if options else None
+    return concern is not None and concern.document.get("w", "majority") != "majority"

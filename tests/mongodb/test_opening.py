@@ -1,0 +1,246 @@
+"""What is wrong with a URL, a server or a database is told in one clear error."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pymongo
+import pytest
+
+from eventstore import (
+    Capability,
+    ConfigurationError,
+    CorruptLogError,
+    DurabilityWarning,
+    EventQuery,
+    InvalidQueryError,
+    StoreUnavailableError,
+    UnsupportedOperationError,
+    drop_namespace,
+    open_store,
+)
+from eventstore.testing.conformance.base import note, stored
+from eventstore.testing.ports import free_port
+from eventstore.testing.servers.mongodb import MongoServer, SecantusServer
+from eventstore_mongodb.namespaces import Namespace
+
+SECRET = "s3cr3t"
+
+
+@pytest.fixture
+def database(server: MongoServer) -> Iterator[Any]:
+    """A database of the test's own on the shared server."""
+    name = f"d{uuid4().hex[:12]}"
+    with pymongo.MongoClient[Any](server.url) as client:
+        yield client[name]
+        client.drop_database(name)
+
+
+def url_of(server: MongoServer, database: Any) -> str:
+    return f"mongodb://127.0.0.1:{server.port}/{database.name}"
+
+
+# --- Reaching it
+
+
+def test_no_server_is_told_in_time() -> None:
+    with pytest.raises(StoreUnavailableError, match="did not answer"):
+        open_store(f"mongodb://127.0.0.1:{free_port()}/", timeout=0.3)
+
+
+def test_wrong_credentials_are_told_without_the_password(
+    start: Callable[..., MongoServer], server: MongoServer
+) -> None:
+    if not isinstance(server, SecantusServer):
+        pytest.skip("how to make users differs; the same error code comes from MongoDB")
+    closed = start(auth="")
+    with pytest.raises(ConfigurationError, match="user") as refused:
+        open_store(f"mongodb://nobody:{SECRET}@127.0.0.1:{closed.port}/", timeout=5)
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        f"u:{SECRET}@h:99999/db",
+        f"u:{SECRET}@@h/db",
+        f"u:{SECRET}/@h/db",
+        f"u:{SECRET}%zz@h/db",
+        f"u:{SECRET}@/db",
+        "h:port/db",
+        "h/a.b",
+        "",
+    ],
+)
+def test_an_unreadable_url_is_refused_without_the_password(location: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        open_store(f"mongodb://{location}", timeout=0.5)
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("maxPoolSize", "many"), ("tls", "perhaps"), ("compressors", "rar"), ("replicaSet", "other")],
+)
+def test_a_bad_value_of_an_option_is_told(server: MongoServer, option: str, value: str) -> None:
+    with pytest.raises((ConfigurationError, StoreUnavailableError), match=f"(?i){option}|replica"):
+        open_store(server.url, **{option: value}, timeout=0.5)
+
+
+def test_what_common_urls_carry_is_welcome(server: MongoServer, namespace: str) -> None:
+    common = "retryWrites=true&w=majority&journal=true&readPreference=primary&appName=shop"
+    with open_store(f"{server.url}?{common}", namespace=namespace) as store:
+        assert store.append(note()).sequence == 1
+
+
+# --- What is there
+
+
+def test_the_database_is_named_by_the_path(server: MongoServer, database: Any) -> None:
+    with open_store(url_of(server, database), namespace="shop") as store:
+        store.append(note())
+        assert sorted(database.list_collection_names()) == ["shop.commits", "shop.meta"]
+        drop_namespace(url_of(server, database), namespace="shop")
+    assert database.list_collection_names() == []
+
+
+@pytest.mark.parametrize("collection", ["shop.commits", "shop.meta"])
+@pytest.mark.parametrize("document", [{"_id": 1, "last": 1}, {"_id": "log"}, {"x": 1}])
+def test_collections_that_are_not_ours_are_refused_and_left_alone(
+    server: MongoServer, database: Any, collection: str, document: dict[str, Any]
+) -> None:
+    database[collection].insert_one(document)
+    for call in (open_store, drop_namespace):
+        with pytest.raises(ConfigurationError, match="something else than a log"):
+            call(url_of(server, database), namespace="shop")
+    assert list(database[collection].find()) == [document]
+
+
+def test_a_view_is_refused(server: MongoServer, database: Any) -> None:
+    database["things"].insert_one({})
+    try:
+        database.create_collection("shop.commits", viewOn="things", pipeline=[])
+    except pymongo.errors.OperationFailure as error:
+        pytest.skip(f"this server has no views: {error}")
+    with pytest.raises(ConfigurationError, match="is a view"):
+        open_store(url_of(server, database), namespace="shop")
+
+
+def test_a_capped_collection_is_refused(server: MongoServer, database: Any) -> None:
+    database.create_collection("shop.commits", capped=True, size=4096)
+    with pytest.raises(ConfigurationError, match="is capped"):
+        open_store(url_of(server, database), namespace="shop")
+
+
+def test_a_collection_with_a_collation_is_refused(server: MongoServer, database: Any) -> None:
+    database.create_collection("shop.commits", collation={"locale": "en", "strength": 2})
+    with pytest.raises(ConfigurationError, match="has a collation"):
+        open_store(url_of(server, database), namespace="shop")
+
+
+@pytest.mark.parametrize("key", [{"keys": 1}, {"_id": 1, "x": 1}])
+def test_a_collection_sharded_on_another_key_is_refused(key: dict[str, int]) -> None:
+    from mongomock import MongoClient
+
+    client: Any = MongoClient()  # in the place of a router's config database
+    client["config"]["collections"].insert_one({"_id": "db.shop.commits", "key": key})
+    client["config"]["collections"].insert_one({"_id": "db.good.commits", "key": {"_id": 1}})
+
+    with pytest.raises(ConfigurationError, match="sharded on"):
+        Namespace(client["db"], "shop").refuse_other_shard_key()
+    Namespace(client["db"], "good").refuse_other_shard_key()
+    Namespace(client["db"], "unsharded").refuse_other_shard_key()
+
+
+def test_a_log_of_a_newer_format_is_refused(server: MongoServer, database: Any) -> None:
+    url = url_of(server, database)
+    with open_store(url) as store:
+        store.append(note())
+    database["eventstore.meta"].update_one({"_id": "log"}, {"$set": {"format.writer": 2}})
+    with pytest.raises(ConfigurationError, match="newer format"):
+        open_store(url)
+
+
+@pytest.mark.parametrize("damage", ["last", "recorded_at", "events"])
+def test_a_document_that_cannot_be_read_raises(
+    server: MongoServer, database: Any, damage: str
+) -> None:
+    with open_store(url_of(server, database)) as store:
+        for _ in range(3):
+            store.append(note())
+        database["eventstore.commits"].update_one({"_id": 2}, {"$unset": {damage: 1}})
+        with pytest.raises(CorruptLogError):
+            stored(store)
+
+
+def test_a_missing_commit_raises(server: MongoServer, database: Any) -> None:
+    with open_store(url_of(server, database)) as store:
+        for _ in range(3):
+            store.append(note())
+        database["eventstore.commits"].delete_one({"_id": 2})
+        with pytest.raises(CorruptLogError):
+            stored(store)
+
+
+def test_an_operator_cannot_enter_through_a_query() -> None:
+    for operator in ({"$gt": ""}, {"$ne": None}, {"$where": "1"}):
+        with pytest.raises(InvalidQueryError):
+            EventQuery(entity_id=operator)  # type: ignore[arg-type]  # that is what is tested
+    with open_store("mongomock://") as store:
+        store.append(note("$ne"))
+        assert [e.entity_id for e in stored(store, EventQuery(entity_id="$ne"))] == ["$ne"]
+        assert stored(store, EventQuery(entity_id="^.*$")) == []
+
+
+# --- Standalone servers and sessions
+
+
+def test_a_standalone_server_works_without_transactions(
+    start: Callable[..., MongoServer], server: MongoServer
+) -> None:
+    if not isinstance(server, SecantusServer):
+        pytest.skip("the harness starts mongod as a replica set")
+    alone = start(standalone="")
+    with (
+        open_store(alone.url) as store,
+        pymongo.MongoClient[Any](alone.url) as client,
+        client.start_session() as session,
+    ):
+        recorded = store.append(note())
+        assert stored(store) == [recorded]
+        assert store.wait_for_events(0, timeout=5)
+        assert not store.wait_for_events(1, timeout=0.1)
+        if Capability.JOIN_TRANSACTION not in store.capabilities:
+            with pytest.raises(UnsupportedOperationError, match="connection"):
+                store.append(note(), connection=session)
+
+
+def test_a_session_of_another_server_is_refused(
+    start: Callable[[], MongoServer], server: MongoServer, namespace: str
+) -> None:
+    other = start()
+    with (
+        open_store(server.url, namespace=namespace) as store,
+        pymongo.MongoClient[Any](other.url) as client,
+        client.start_session() as session,
+        session.start_transaction(),
+    ):
+        with pytest.raises(ConfigurationError, match="another server"):
+            store.append(note(), connection=session)
+        session.abort_transaction()
+
+
+def test_a_transaction_with_a_weak_write_concern_is_warned_of(
+    server: MongoServer, namespace: str
+) -> None:
+    with (
+        open_store(server.url, namespace=namespace) as store,
+        pymongo.MongoClient[Any](server.url) as client,
+        client.start_session() as session,
+        session.start_transaction(write_concern=pymongo.WriteConcern(1)),
+        pytest.warns(DurabilityWarning, match="write concern"),
+    ):
+        store.append(note(), connection=session)
