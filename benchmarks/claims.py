@@ -1,0 +1,365 @@
+"""What this project claims of each engine, and the measurement of each claim.
+
+The marks are those that the stores were built to. Where one is missed, RESULTS.md says so.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Final
+
+import msgspec
+
+from benchmarks import raw_postgres
+from benchmarks.contest import (
+    Claim,
+    Duel,
+    Effort,
+    Finding,
+    entity_latency,
+    growth,
+    in_milliseconds,
+    ratio,
+)
+from benchmarks.raw_mongodb import RawMongodb
+from benchmarks.raw_postgres import RawPostgres
+from benchmarks.raw_redis import RawRedis
+from benchmarks.raw_sqlite import RawSqlite
+from eventstore import DurabilityWarning, EventStore, drop_namespace, open_store
+from eventstore.bench import workloads
+from eventstore.bench.events import Numbers
+from eventstore.bench.measure import Rates, in_turn
+from eventstore.bench.writers import Processes, appending, by_threads, fair_share
+
+Measure = Callable[[str, Effort], Iterator[Finding]]
+"""Given the URL of a server (or a folder, for SQLite) and how long to look."""
+
+_A_FLUSH: Final = 0.001
+"""Seconds from which on a flush is worth sharing: what SQLite's claims on threads are for."""
+
+
+@contextmanager
+def _stores(url: str, *namespaces: str) -> Iterator[list[EventStore]]:
+    """Open logs, each emptied before and removed afterwards."""
+    stores: list[EventStore] = []
+    try:
+        for namespace in namespaces:
+            drop_namespace(url, namespace=namespace)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DurabilityWarning)  # the report names the setting
+                stores.append(open_store(url, namespace=namespace))
+        yield stores
+    finally:
+        for store in stores:
+            store.close()
+        for namespace in namespaces:
+            drop_namespace(url, namespace=namespace)
+
+
+# --- SQLite
+
+
+def sqlite(url: str, effort: Effort) -> Iterator[Finding]:
+    """Measure the claims on SQLite; the raw limit has a file beside that of ``url``."""
+    claim = partial(Claim, engine="sqlite")
+    directory = Path(url.partition("://")[2][1:]).parent
+    with _stores(url, "ours") as (store,), closing(RawSqlite(directory / "raw.db")) as raw:
+        duel = Duel(store, raw, effort)
+        yield ratio(
+            claim(what="batches of 1,000", against="executemany", mark=0.60), duel.batches(1000)
+        )
+        yield ratio(
+            claim(what="reading all", against="SELECT, decoded to dicts", mark=0.50),
+            duel.read_all(),
+        )
+        flush = _seconds_of_a_flush(directory)
+        for threads, mark in ((8, 3.0), (16, 5.0)):
+            finding = _threads_against_one(
+                claim(
+                    what=f"single appends by {threads} threads",
+                    against="one thread, where a flush takes 1 ms",
+                    mark=mark,
+                ),
+                store,
+                threads,
+                effort,
+            )
+            yield msgspec.structs.replace(
+                finding, note=f"a flush took {flush * 1000:.1f} ms", applies=flush >= _A_FLUSH
+            )
+    yield from _growth(claim, url, min(effort.large, 500_000), effort)
+
+
+def _seconds_of_a_flush(directory: Path) -> float:
+    """Return how long the disk takes for 4 KiB and a flush, as the median of many."""
+    taken = []
+    with (directory / "flush").open("wb", buffering=0) as file:
+        for _ in range(100):
+            file.write(b"\0" * 4096)
+            began = perf_counter()
+            os.fsync(file.fileno())
+            taken.append(perf_counter() - began)
+    return Rates(tuple(taken)).median
+
+
+# --- PostgreSQL
+
+
+def postgres(url: str, effort: Effort) -> Iterator[Finding]:
+    """Measure the claims on PostgreSQL."""
+    claim = partial(Claim, engine="postgres")
+    drop_namespace(url, namespace=raw_postgres.NAMESPACE)
+    with closing(RawPostgres(url)) as raw:
+        with _stores(url, "ours") as (store,):
+            duel = Duel(store, raw, effort)
+            yield ratio(
+                claim(what="single append", against="INSERT in autocommit", mark=0.70),
+                duel.single(),
+            )
+            yield ratio(
+                claim(what="batches of 1,000", against="binary COPY", mark=0.70),
+                duel.batches(1000),
+            )
+            yield ratio(
+                claim(what="reading all", against="SELECT, decoded to dicts", mark=0.60),
+                duel.read_all(),
+            )
+            yield _threads_against_one(
+                claim(what="single appends by 16 threads", against="one thread", mark=4.0),
+                store,
+                16,
+                effort,
+            )
+            numbers = Numbers()
+            yield ratio(
+                claim(
+                    what="single appends by 16 threads",
+                    against="16 threads of INSERT in autocommit",
+                    mark=1.2,
+                ),
+                in_turn(
+                    lambda: by_threads(16, raw.append, effort.seconds),
+                    lambda: by_threads(16, lambda: store.append(numbers.one()), effort.seconds),
+                    effort.rounds,
+                ),
+            )
+            yield _processes_against_raw(
+                claim(
+                    what="single appends by 4 processes",
+                    against="4 processes of INSERT in autocommit",
+                    mark=0.30,
+                ),
+                url,
+                effort,
+            )
+        with _stores(url, "large") as (large,):
+            yield from _entity_against_raw(claim, raw, large, effort)
+    yield from _growth(claim, url, effort.large, effort)
+
+
+def _processes_against_raw(claim: Claim, url: str, effort: Effort) -> Finding:
+    with (
+        Processes(4, raw_postgres.inserting, url) as theirs,
+        Processes(4, appending, url, {"namespace": "ours"}) as ours,
+    ):
+        return ratio(
+            claim,
+            in_turn(
+                lambda: sum(theirs.turn(effort.seconds)),
+                lambda: sum(ours.turn(effort.seconds)),
+                effort.rounds,
+            ),
+        )
+
+
+def _entity_against_raw(
+    claim: partial[Claim], raw: RawPostgres, store: EventStore, effort: Effort
+) -> Iterator[Finding]:
+    for _ in workloads.fill(store, Numbers(), effort.large):
+        pass
+    comparison = Duel(store, raw, effort).rates(
+        lambda: raw.read_entity("large", workloads.an_account(effort.large)),
+        lambda: workloads.one_entity(store, effort.large),
+    )
+    yield Finding(
+        claim=claim(
+            what=f"one entity of 100 events among {effort.large:,}",
+            against="the time of the raw query",
+            mark=1.5,
+            kind="at most",
+        ),
+        figure=Rates(tuple(1 / each for each in comparison.ratios.rounds)),
+        ours=comparison.ours,
+        reference=comparison.reference,
+    )
+
+
+# --- Redis
+
+
+def redis(url: str, effort: Effort) -> Iterator[Finding]:
+    """Measure the claims on Redis."""
+    claim = partial(Claim, engine="redis")
+    with closing(RawRedis(url)) as raw:
+        yield _memory(claim, url, raw)
+        with _stores(url, "ours") as (store,):
+            duel = Duel(store, raw, effort)
+            yield ratio(claim(what="single append", against="XADD", mark=0.50), duel.single())
+            for size in (100, 1000):
+                yield ratio(
+                    claim(what=f"batches of {size:,}", against="pipelined XADD", mark=0.45),
+                    duel.batches(size),
+                )
+            yield ratio(
+                claim(what="reading all", against="XRANGE in pages, JSON decoded", mark=0.50),
+                duel.read_all(),
+            )
+            raw.clear()
+            for size in (100, 1000):
+                yield ratio(
+                    claim(
+                        what=f"batches of {size:,}",
+                        against="a bare script that writes the same keys",
+                        mark=0.80,
+                    ),
+                    duel.rates(
+                        partial(raw.batch_by_script, size),
+                        partial(workloads.batch, store, duel.numbers, size),
+                    ),
+                )
+            yield _threads_against_one(
+                claim(what="single appends by 16 threads", against="one thread", mark=3.0),
+                store,
+                16,
+                effort,
+            )
+            with closing(open_store(url, namespace="ours", durability="relaxed")) as reader:
+                waits = [workloads.wake_up(store, reader, 100) for _ in range(effort.rounds)]
+            yield in_milliseconds(
+                claim(what="from append to a waiting reader, p50", against="", mark=2.0), waits
+            )
+        with _stores(url, "large") as (large,):
+            yield entity_latency(claim, large, effort.large, 2.0, effort)
+
+
+def _memory(claim: partial[Claim], url: str, raw: RawRedis) -> Finding:
+    """Compare what events take with what they take in a stream alone."""
+    events = 20_000
+    empty = raw.used_memory()
+    for _ in range(events // 1000):
+        raw.batch(1000)()
+    bare = raw.used_memory() - empty
+    raw.clear()
+    with _stores(url, "ours") as (store,):
+        empty = raw.used_memory()
+        for _ in workloads.fill(store, Numbers(), events):
+            pass
+        full = raw.used_memory() - empty
+        kinds = raw.bytes_by_index("ours", events)
+    listed = ", ".join(f"{kind} {size:.0f}" for kind, size in kinds.items() if size >= 0.5)
+    return Finding(
+        claim=claim(
+            what="memory an event",
+            against="the stream alone",
+            mark=2.5,
+            kind="at most",
+        ),
+        figure=Rates((full / bare,)),
+        note=f"{full / events:.0f} bytes against {bare / events:.0f}; by key: {listed}",
+    )
+
+
+# --- MongoDB
+
+
+def mongodb(url: str, effort: Effort) -> Iterator[Finding]:
+    """Measure the claims on MongoDB."""
+    claim = partial(Claim, engine="mongodb")
+    large = min(effort.large, 500_000)
+    with _stores(url, "ours") as (store,), closing(RawMongodb(url, "ours")) as raw:
+        duel = Duel(store, raw, effort)
+        yield ratio(claim(what="single append", against="insert_one", mark=0.30), duel.single())
+        yield ratio(
+            claim(what="batches of 1,000", against="insert_many", mark=0.50), duel.batches(1000)
+        )
+        yield _threads_against_one(
+            claim(what="single appends by 16 threads", against="one thread", mark=4.0),
+            store,
+            16,
+            effort,
+        )
+        yield from _racing_processes(claim, url, effort)
+    with _stores(url, "large") as (store,), closing(RawMongodb(url, "large")) as raw:
+        yield entity_latency(claim, store, large, 10.0, effort)
+    with _stores(url, "ours") as (store,), closing(RawMongodb(url, "ours")) as raw:
+        yield ratio(
+            claim(what="reading all", against="find of the same documents", mark=0.60),
+            Duel(store, raw, effort).read_all(),
+        )
+
+
+def _racing_processes(claim: partial[Claim], url: str, effort: Effort) -> Iterator[Finding]:
+    shares: list[float] = []
+
+    def race(crew: Processes) -> float:
+        rates = crew.turn(effort.seconds)
+        shares.append(fair_share(rates))
+        return sum(rates)
+
+    # A process alone is one that has nobody beside it: the others wait for their turn.
+    with Processes(4, appending, url, {"namespace": "ours"}) as crew:
+        comparison = in_turn(
+            lambda: sum(crew.turn(effort.seconds, crew=1)), lambda: race(crew), effort.rounds
+        )
+    yield ratio(
+        claim(what="4 racing processes together", against="one alone", mark=0.60), comparison
+    )
+    yield Finding(
+        claim=claim(what="the slowest of 4 racing processes", against="its fair share", mark=1 / 3),
+        figure=Rates(tuple(shares[1:])),  # the first was the warm-up
+    )
+
+
+# --- Several engines
+
+
+def _threads_against_one(claim: Claim, store: EventStore, threads: int, effort: Effort) -> Finding:
+    """Measure what group commit gains."""
+    numbers = Numbers()
+    return ratio(
+        claim,
+        in_turn(
+            lambda: by_threads(1, lambda: store.append(numbers.one()), effort.seconds),
+            lambda: by_threads(threads, lambda: store.append(numbers.one()), effort.seconds),
+            effort.rounds,
+        ),
+    )
+
+
+def _growth(claim: partial[Claim], url: str, large: int, effort: Effort) -> Iterator[Finding]:
+    """Measure how appending slows down as the log grows."""
+    with _stores(url, "small", "large") as stores:
+        for size in (1, 100):
+            yield ratio(
+                claim(
+                    what="single appends" if size == 1 else f"batches of {size:,}",
+                    against=f"{large:,} stored events against 10,000",
+                    mark=0.85,
+                ),
+                growth(stores[0], stores[1], large, size, effort),
+            )
+
+
+CLAIMS: Final[Mapping[str, Measure]] = {
+    "sqlite": sqlite,
+    "postgres": postgres,
+    "redis": redis,
+    "mongodb": mongodb,
+}
+"""By the name of the engine in the table of backends."""

@@ -1,0 +1,1 @@
+"""Other event stores for Python, each run in an environment of its own."""

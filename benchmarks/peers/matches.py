@@ -1,0 +1,247 @@
+"""The same work for ours and each peer, in turn; and what a reader of the tail misses."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from benchmarks.contest import Claim, Effort, Finding, ratio
+from benchmarks.peers.contenders import OURS, PEERS, Contender
+from benchmarks.peers.environments import UnavailableError, Worker, make_environment
+from eventstore import drop_namespace
+from eventstore.bench.measure import Comparison, Rates
+
+_PROCESSES: Final = 4
+_TAIL_WRITERS: Final = ({"writers": 2, "batch": 1}, {"writers": 2, "batch": 50}) * 2
+"""What each writing process does: as many small appends as large ones."""
+
+Tell = Callable[[str], None]
+
+_RIVALS: Final[Mapping[str, tuple[str, ...]]] = {"memory": ("eventsourcing",)}
+"""Whom a claim on an engine is measured against, where not all: the other peers' stores in
+memory hand out the very objects that were stored."""
+_MARKS: Final[Mapping[tuple[str, str], float]] = {("sqlite", "single appends, 8 writers"): 3.0}
+"""Where more is claimed than to be ahead."""
+_CLAIMED: Final = (
+    "single appends, 8 writers",
+    "batches of 100",
+    "batches of 1,000",
+    "reading all",
+    "streams of 100 events",
+)
+_CLAIMED_IN_MEMORY: Final = ("batches of 100", "batches of 1,000", "reading all")
+
+
+class Match(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one workload on one engine."""
+
+    workload: str
+    unit: str
+    rates: dict[str, Rates]
+    """By contender."""
+
+
+class Tail(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader saw who remembers its last position, while others wrote."""
+
+    contender: str
+    stored: int
+    """Events whose append returned."""
+    missed: int
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What took part."""
+
+    contender: Contender
+    version: str
+    python: str
+    settings: str
+
+
+class Gathering(msgspec.Struct, kw_only=True):
+    """All that came of the peers on one engine."""
+
+    engine: str
+    facts: list[Facts]
+    matches: list[Match]
+    tails: list[Tail]
+    absent: dict[str, str]
+    """Who could not take part, and why."""
+
+    def leaking(self) -> set[str]:
+        """Return the contenders whose tail readers missed events."""
+        return {tail.contender for tail in self.tails if tail.missed}
+
+
+def meet(engine: str, url: str, effort: Effort, tell: Tell, *, with_matches: bool) -> Gathering:
+    """Let ours and the peers meet on one engine."""
+    gathering = Gathering(engine=engine, facts=[], matches=[], tails=[], absent={})
+    present = []
+    for contender in (OURS, *PEERS):
+        if engine not in contender.engines:
+            continue
+        try:
+            tell(f"installing {contender.name}")
+            make_environment(contender)
+            present.append(contender)
+        except UnavailableError as error:
+            gathering.absent[contender.name] = str(error)
+    if with_matches:
+        _match(gathering, url, [each for each in present if not each.tail_only], effort, tell)
+    if engine != "memory":
+        for contender in present:
+            tell(f"{contender.name}: reading the tail")
+            with _database(engine, url) as own:
+                gathering.tails.append(_tail(contender, own, effort))
+    return gathering
+
+
+def findings(gathering: Gathering) -> Iterator[Finding]:
+    """Yield what the matches tell of the claims: ours against the best of the others."""
+    engine = gathering.engine
+    claimed = _CLAIMED_IN_MEMORY if engine == "memory" else _CLAIMED
+    for match in gathering.matches:
+        others = {
+            name: rates
+            for name, rates in match.rates.items()
+            if name != OURS.name and name in _RIVALS.get(engine, (name,))
+        }
+        if not others or match.workload not in claimed:
+            continue
+        best = max(others, key=lambda name: others[name].median)
+        yield ratio(
+            Claim(
+                engine=engine,
+                what=match.workload,
+                against=f"the best peer, {best}",
+                mark=_MARKS.get((engine, match.workload), 1.0),
+            ),
+            Comparison(reference=others[best], ours=match.rates[OURS.name]),
+            note=f"{best} lets readers of its tail miss events: a weaker guarantee"
+            if best in gathering.leaking()
+            else "",
+        )
+
+
+def _match(
+    gathering: Gathering, url: str, contenders: Sequence[Contender], effort: Effort, tell: Tell
+) -> None:
+    with ExitStack() as stack:
+        crews: dict[str, list[Worker]] = {}
+        for contender in contenders:
+            own = stack.enter_context(_database(gathering.engine, url))
+            tell(f"starting {contender.name}")
+            size = 1 if gathering.engine == "memory" else _PROCESSES
+            crew = [stack.enter_context(Worker(contender)) for _ in range(size)]
+            try:
+                facts = [worker.open(own) for worker in crew]  # in turn: the first makes tables
+            except UnavailableError as error:
+                gathering.absent[contender.name] = str(error)
+                continue
+            crews[contender.name] = crew
+            gathering.facts.append(Facts(contender=contender, **facts[0]))
+        for workload, unit, measure in _workloads(gathering.engine, effort):
+            tell(workload)
+            rounds: dict[str, list[float]] = {name: [] for name in crews}
+            for _ in range(effort.rounds):
+                for name, crew in crews.items():
+                    rounds[name].append(measure(crew))
+            rates = {name: Rates(tuple(each)) for name, each in rounds.items()}
+            gathering.matches.append(Match(workload=workload, unit=unit, rates=rates))
+
+
+Measure = Callable[[Sequence[Worker]], float]
+
+
+def _workloads(engine: str, effort: Effort) -> Iterator[tuple[str, str, Measure]]:
+    seconds = effort.seconds
+    for writers in (1, 8, 16):
+        name = "1 writer" if writers == 1 else f"{writers} writers"
+        yield f"single appends, {name}", "events/s", partial(_one, "single", writers, seconds)
+    if engine != "memory":
+        yield f"single appends, {_PROCESSES} processes", "events/s", partial(_all, seconds)
+    for size in (100, 1000):
+        work = partial(_ask, "batches", size=size, seconds=seconds)
+        yield f"batches of {size:,}", "events/s", work
+    filled: set[int] = set()
+
+    def prepared(measure: Measure, crew: Sequence[Worker]) -> float:
+        if id(crew[0]) not in filled:
+            filled.add(id(crew[0]))
+            crew[0].ask("fill", events=effort.read // 4)
+        return measure(crew)
+
+    yield "reading all", "events/s", partial(prepared, partial(_ask, "read_all"))
+    streams = partial(_ask, "streams", seconds=seconds)
+    yield "streams of 100 events", "streams/s", partial(prepared, streams)
+
+
+def _ask(do: str, crew: Sequence[Worker], **arguments: Any) -> float:
+    return crew[0].rate(do, **arguments)
+
+
+def _one(do: str, writers: int, seconds: float, crew: Sequence[Worker]) -> float:
+    return crew[0].rate(do, writers=writers, seconds=seconds)
+
+
+def _all(seconds: float, crew: Sequence[Worker]) -> float:
+    for worker in crew:
+        worker.begin("single", writers=1, seconds=seconds)
+    answers = [worker.answer() for worker in crew]
+    began = min(answer["began"] for answer in answers)
+    ended = max(answer["ended"] for answer in answers)
+    return float(sum(answer["done"] for answer in answers) / (ended - began))
+
+
+def _tail(contender: Contender, url: str, effort: Effort) -> Tail:
+    seconds = effort.seconds * 4
+    with ExitStack() as stack:
+        crew = [stack.enter_context(Worker(contender)) for _ in range(1 + len(_TAIL_WRITERS))]
+        for worker in crew:
+            worker.open(url)
+        reader, *writers = crew
+        reader.begin("tail", seconds=seconds)
+        for writer, work in zip(writers, _TAIL_WRITERS, strict=True):
+            writer.begin("single", seconds=seconds, **work)
+        stored = sum(writer.answer()["done"] for writer in writers)
+        seen = reader.answer()["seen"]
+    return Tail(contender=contender.name, stored=stored, missed=stored - seen)
+
+
+@contextmanager
+def _database(engine: str, url: str) -> Iterator[str]:
+    """Give a contender a place of its own on the server, removed at the end."""
+    name = f"bench_{secrets.token_hex(4)}"
+    if engine == "postgres":
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield urlsplit(url)._replace(path=f"/{name}").geturl()
+        finally:
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(
+                    sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+                )
+    elif engine == "sqlite":
+        directory = Path(urlsplit(url).path[1:]).parent
+        yield f"sqlite:///{directory / name}.db"
+        for file in directory.glob(f"{name}.db*"):
+            file.unlink()
+    elif engine == "memory":
+        yield "memory://"
+    else:
+        own = f"{url}{'&' if '?' in url else '?'}namespace={name}"
+        try:
+            yield own
+        finally:
+            drop_namespace(own)

@@ -1,0 +1,50 @@
+"""``eventstore bench``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from eventstore.bench.running import Effort
+from eventstore.cli import bench
+from eventstore.cli.app import app
+
+
+@pytest.fixture(autouse=True)
+def a_tiny_effort(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = Effort(seconds=0.01, calls=3, read=1000, sizes=(1000, 2000), rounds=3)
+    monkeypatch.setattr(bench, "QUICK", tiny)
+
+
+def test_two_stores_side_by_side(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    urls = ["memory://", f"sqlite:///{tmp_path}/bench.db"]
+    result = CliRunner().invoke(
+        app, ["bench", "--quick", *urls, "--out", str(out)], env={"COLUMNS": "160"}
+    )
+    assert result.exit_code == 0, result.output
+    assert "SQLite 3" in result.output
+    assert "read all (events/s)" in result.output
+
+    names = [store["name"] for store in json.loads((out / "results.json").read_text())["stores"]]
+    assert names == ["memory", "sqlite"]
+    page = (out / "report.md").read_text()
+    for chart in ("rates.svg", "latencies.svg", "growth-appends.svg", "growth-reads.svg"):
+        assert f"({chart})" in page
+        assert (out / chart).read_text().startswith("<?xml")
+    assert not (tmp_path / "bench.db").exists()
+
+
+def test_stores_of_one_kind_are_numbered() -> None:
+    result = CliRunner().invoke(app, ["bench", "--quick", "memory://", "memory://"])
+    assert "memory 1: none" in result.output
+    assert "memory 2: none" in result.output
+
+
+def test_a_url_that_is_none_is_one_sentence() -> None:
+    result = CliRunner().invoke(app, ["bench", "--quick", "orders.db"])
+    assert result.exit_code == 2
+    assert "has no scheme" in result.output
