@@ -98,10 +98,8 @@ class OneByOne:
 
     def close(self, timeout: float) -> bool:
         """Refuse new batches, wait for those in flight; return whether all were settled."""
-        if not self._lock.acquire(timeout=timeout):
-            return False
-        self._closed = True
-        self._lock.release()
+        with self._lock:
+            self._closed = True
         return True
 
     def refuse_reentry(self, what: str) -> None:

@@ -28,7 +28,7 @@ from eventstore.commit import (
     plan,
 )
 from eventstore.encoding import Draft
-from eventstore.errors import ConfigurationError, StoreUnavailableError
+from eventstore.errors import ConfigurationError, UnsupportedOperationError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore.url import Settings
@@ -62,6 +62,8 @@ class _MemoryLog:
     def __init__(self) -> None:
         self.log_id = str(uuid4())
         self.lock = threading.Lock()
+        self.writer = 0
+        """The thread that holds the lock."""
         self.head = 0
         """The highest sequence that is published."""
         self.records: list[_Record] = []
@@ -149,7 +151,7 @@ class MemoryBackend(Backend):
         pass
 
     def after_fork(self) -> None:
-        self._log.lock = threading.Lock()
+        self._log.lock, self._log.writer = threading.Lock(), 0
         self._log.take_back()  # what another thread of the parent was about to publish
 
     @property
@@ -164,37 +166,46 @@ class MemoryBackend(Backend):
         return {"backend": "memory", "server": "none", "durability": "none: gone with the process"}
 
     def commit(self, group: Sequence[Batch], timeout: float) -> Sequence[Outcome]:
-        log = self._log
-        if not log.lock.acquire(timeout=timeout):
-            raise StoreUnavailableError("memory: another thread kept on appending")
-        try:
-            planned = plan(
-                group,
-                LogState(
-                    head=log.head,
-                    recorded_at=log.records[-1].recorded_at if log.records else None,
-                    now=datetime.now(UTC),
-                    versions={entity: log.version(entity) for entity in entities_of(group)},
-                    twins={
-                        (event.tenant_id, event.event_id): event
-                        for event in log.find(keys_of(group))
-                    },
-                    matches=[
-                        log.first_match(batch.condition.query, batch.condition.checked_to)
-                        if batch.condition
-                        else 0
-                        for batch in group
-                    ],
-                ),
+        log, me = self._log, threading.get_ident()
+        if log.writer == me:  # through another store of the same name, in a signal handler
+            raise UnsupportedOperationError(
+                "append: this thread is in the middle of an append to this log already"
             )
-            for accepted in planned.accepted:
-                log.add(accepted)
-            log.head = len(log.records)
-        except BaseException:  # Ctrl-C: a batch is stored whole or not at all
-            log.take_back()
-            raise
-        finally:
-            log.lock.release()
+        # By "with" alone: between a call of acquire and a try, Ctrl-C would leave it locked.
+        with log.lock:
+            log.writer = me
+            try:
+                outcomes = self._commit(group)
+                log.head = len(log.records)
+            except BaseException:  # Ctrl-C: a batch is stored whole or not at all
+                log.take_back()
+                raise
+            finally:
+                log.writer = 0
+        return outcomes
+
+    def _commit(self, group: Sequence[Batch]) -> Sequence[Outcome]:
+        log = self._log
+        planned = plan(
+            group,
+            LogState(
+                head=log.head,
+                recorded_at=log.records[-1].recorded_at if log.records else None,
+                now=datetime.now(UTC),
+                versions={entity: log.version(entity) for entity in entities_of(group)},
+                twins={
+                    (event.tenant_id, event.event_id): event for event in log.find(keys_of(group))
+                },
+                matches=[
+                    log.first_match(batch.condition.query, batch.condition.checked_to)
+                    if batch.condition
+                    else 0
+                    for batch in group
+                ],
+            ),
+        )
+        for accepted in planned.accepted:
+            log.add(accepted)
         return planned.outcomes
 
     def read(self, page: PageRequest) -> list[Event]:

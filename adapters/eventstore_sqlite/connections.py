@@ -99,11 +99,16 @@ class Connections:
         self, pool: list[sqlite3.Connection], *, second: bool = False
     ) -> Iterator[sqlite3.Connection]:
         alone = self.path is None
-        if alone and not self._turn.acquire(timeout=self._timeout):
-            raise StoreUnavailableError(f"{self.name} was in use all the time")
+        turn: list[bool] = []
         connection = None
         counted = keep = False
         try:
+            if alone:
+                # One step for the interpreter: Ctrl-C comes before or after it, and finds in
+                # ``turn`` whether the lock was taken.
+                turn += map(self._turn.acquire, (True,), (self._timeout,))
+                if True not in turn:
+                    raise StoreUnavailableError(f"{self.name} was in use all the time")
             with self._lock:
                 # A fork waits for who has a connection, so that may take a second one.
                 if not second:
@@ -119,7 +124,7 @@ class Connections:
         finally:
             if counted:
                 self._take_back(connection, pool, keep=keep or alone)
-            if alone:
+            if True in turn:
                 self._turn.release()
 
     def _take_back(
