@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import warnings
@@ -45,6 +46,8 @@ def main() -> None:
     arguments = _arguments()
     engines = arguments.engines or list(ENGINES)
     parts = [part for part in PARTS if getattr(arguments, part)] or list(PARTS)
+    gc.collect()
+    gc.freeze()  # what is imported is not ours to look through in the middle of a measurement
     console = Console(stderr=True)
     began = monotonic()
     found = Results(

@@ -127,7 +127,7 @@ class _Rows:
     def __init__(self, numbers: Numbers, first: int) -> None:
         self._numbers = numbers
         self._head = first - 1
-        self._versions: dict[Entity, int] = {}
+        self._versions: dict[tuple[str, ...], int] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
         self._opened: list[psycopg.Connection[Any]] = []
@@ -151,7 +151,8 @@ class _Rows:
     def _row(self, batch_sequence: int) -> Row:
         event = self._numbers.one()
         self._head += 1
-        version = self._versions[event.entity] = self._versions.get(event.entity, 0) + 1
+        entity = tuple(event.entity)  # plain, so that the garbage collector leaves it alone
+        version = self._versions[entity] = self._versions.get(entity, 0) + 1
         return (
             self._head, version, batch_sequence, event.timestamp, event.event_id, "",
             event.entity_type, event.entity_id, event.event_type, event.workflow_id,

@@ -7,7 +7,7 @@ lists), so a payload is walked by exact types first. See docs/payloads.md for th
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from math import isfinite
+from math import inf
 from typing import Any, Final
 from uuid import UUID
 
@@ -38,7 +38,7 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _EMPTY_OBJECT: Final = b"{}"
 
 
-class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Draft(msgspec.Struct, frozen=True, gc=False):
     """A valid, encoded event on its way into the log. Backends store its fields as they are."""
 
     entity: Entity
@@ -91,31 +91,32 @@ def draft_of(event: Event, tenant_id: str | None = None) -> Draft:
     error = InvalidEventError
     if not isinstance(event, Event):
         raise error(f"event: must be an Event, not {type(event).__name__}")
-    if type(event.event_id) is not UUID:
-        raise error(f"event_id: must be a uuid.UUID, not {type(event.event_id).__name__}")
-    own_tenant = checked_tenant(event.tenant_id, error)
-    if tenant_id is not None and own_tenant not in ("", tenant_id):
-        raise error(f"tenant_id: {own_tenant!r} is not the tenant of this view, {tenant_id!r}")
+    event_id = event.event_id
+    if type(event_id) is not UUID:
+        raise error(f"event_id: must be a uuid.UUID, not {type(event_id).__name__}")
+    tenant = checked_tenant(event.tenant_id, error)
+    if tenant_id is not None:
+        if tenant not in ("", tenant_id):
+            raise error(f"tenant_id: {tenant!r} is not the tenant of this view, {tenant_id!r}")
+        tenant = tenant_id
     entity_type = checked_name("entity_type", event.entity_type, error)
     entity_id = checked_name("entity_id", event.entity_id, error)
-    tenant = own_tenant if tenant_id is None else tenant_id
+    workflow_id = event.workflow_id
     return Draft(
-        entity=Entity(entity_type, entity_id, tenant),
-        tenant_id=tenant,
-        entity_type=entity_type,
-        entity_id=entity_id,
-        event_id=event.event_id,
-        event_type=checked_name("event_type", event.event_type, error),
-        workflow_id=None
-        if event.workflow_id is None
-        else checked_name("workflow_id", event.workflow_id, error),
-        tags=checked_names("tags", event.tags, error),
-        data=encode_object("data", event.data),
-        metadata=encode_object("metadata", event.metadata),
-        schema_version=checked_integer(
+        Entity(entity_type, entity_id, tenant),
+        tenant,
+        entity_type,
+        entity_id,
+        event_id,
+        checked_name("event_type", event.event_type, error),
+        None if workflow_id is None else checked_name("workflow_id", workflow_id, error),
+        checked_names("tags", event.tags, error),
+        encode_object("data", event.data),
+        encode_object("metadata", event.metadata),
+        checked_integer(
             "schema_version", event.schema_version, error, least=1, most=MAX_SCHEMA_VERSION
         ),
-        timestamp=checked_time("timestamp", event.timestamp, error),
+        checked_time("timestamp", event.timestamp, error),
     )
 
 
@@ -167,8 +168,6 @@ def from_microseconds(microseconds: int) -> datetime:
 # The walk runs once for every event appended, so what is right is passed over in the two loops,
 # and a path is only put together once something is wrong.
 
-_PLAIN: Final = frozenset({str, bool, type(None)})
-
 
 def _fault_in_object(value: dict[Any, Any], depth: int) -> str | None:
     """Return the path to what is wrong and why, or None."""
@@ -180,9 +179,20 @@ def _fault_in_object(value: dict[Any, Any], depth: int) -> str | None:
         if "\0" in key:
             return f": keys must not contain NUL (U+0000), but {shown(key)} does"
         kind = type(item)
-        if kind in _PLAIN or (kind is int and _MIN_INT64 <= item <= MAX_INT64):
+        if (
+            kind is str
+            or (kind is int and _MIN_INT64 <= item <= MAX_INT64)
+            or (kind is float and -inf < item < inf)
+            or kind is bool
+            or item is None
+        ):
             continue
-        fault = _fault(item, kind, depth)
+        if kind is dict:
+            fault = _fault_in_object(item, depth + 1)
+        elif kind is list:
+            fault = _fault_in_array(item, depth + 1)
+        else:
+            fault = _fault(item)
         if fault is not None:
             return f"[{shown(key)}]{fault}"
     return None
@@ -193,21 +203,30 @@ def _fault_in_array(value: list[Any], depth: int) -> str | None:
         return _TOO_DEEP
     for index, item in enumerate(value):
         kind = type(item)
-        if kind in _PLAIN or (kind is int and _MIN_INT64 <= item <= MAX_INT64):
+        if (
+            kind is str
+            or (kind is int and _MIN_INT64 <= item <= MAX_INT64)
+            or (kind is float and -inf < item < inf)
+            or kind is bool
+            or item is None
+        ):
             continue
-        fault = _fault(item, kind, depth)
+        if kind is dict:
+            fault = _fault_in_object(item, depth + 1)
+        elif kind is list:
+            fault = _fault_in_array(item, depth + 1)
+        else:
+            fault = _fault(item)
         if fault is not None:
             return f"[{index}]{fault}"
     return None
 
 
-def _fault(item: Any, kind: type, depth: int) -> str | None:
+def _fault(item: Any) -> str:
+    """Return why neither a container nor one of the loops above takes ``item``."""
+    kind = type(item)
     if kind is float:
-        return None if isfinite(item) else f": floats must be finite, not {item}; use None or text"
-    if kind is dict:
-        return _fault_in_object(item, depth + 1)
-    if kind is list:
-        return _fault_in_array(item, depth + 1)
+        return f": floats must be finite, not {item}; use None or text"
     if kind is int:
         # Python refuses to print integers of thousands of digits.
         number = item if item.bit_length() < 1000 else f"an integer of {item.bit_length()} bits"

@@ -111,7 +111,7 @@ class Appender:
         )
         if first is None:
             return None
-        return [Accepted(batch.drafts, first, (version,), recorded_at)]
+        return [Accepted(batch.drafts, first, (version,), wire.to_time(recorded_at))]
 
     def _append_many(
         self, group: Sequence[Batch], recorded_at: datetime | None = None
@@ -143,7 +143,7 @@ class Appender:
             _unmoved(group[0]),
             None if recorded_at is None else wire.time(recorded_at),
             *(wire.texts([entity[field] for entity in entities]) for field in range(3)),
-            wire.int8s([expected.get(at) for at in range(len(entities))]),
+            wire.int8s_or_nulls([expected.get(at) for at in range(len(entities))]),
             *wire.arrays_of(drafts),
             wire.int8s([at + 1 for at in place]),
             wire.int8s(nth),
@@ -151,12 +151,13 @@ class Appender:
         )
         if first is None:
             return None
+        recorded_at = wire.to_time(assigned_at)
         versions = [bases[at] + added for at, added in zip(place, nth, strict=True)]
         outcomes = []
         start = 0
         for batch in group:
             end = start + len(batch.drafts)
-            outcomes.append(Accepted(batch.drafts, first + start, versions[start:end], assigned_at))
+            outcomes.append(Accepted(batch.drafts, first + start, versions[start:end], recorded_at))
             start = end
         return outcomes
 
@@ -180,8 +181,8 @@ class Appender:
         twins = find(self._cursor, self._namespace, keys) if known else []
         return LogState(
             head=head,
-            recorded_at=recorded_at,
-            now=now,
+            recorded_at=None if recorded_at is None else wire.to_time(recorded_at),
+            now=wire.to_time(now),
             versions=dict(zip(entities, versions, strict=True)),
             twins={(twin.tenant_id, twin.event_id): twin for twin in twins},
             matches=[self._match(batch, head) for batch in group],

@@ -12,12 +12,13 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 from psycopg import postgres
-from psycopg.adapt import AdaptersMap, Buffer, Dumper, Loader
+from psycopg.adapt import AdaptersMap, Dumper
 from psycopg.pq import Format
 from psycopg.types.array import ArrayBinaryLoader
 from psycopg.types.bool import BoolBinaryLoader
 from psycopg.types.numeric import Int4BinaryLoader, Int8BinaryLoader
-from psycopg.types.string import TextBinaryLoader
+from psycopg.types.string import ByteaBinaryLoader, TextBinaryLoader
+from psycopg.types.uuid import UUIDBinaryLoader
 
 from eventstore.encoding import Draft, decode_object, to_microseconds
 from eventstore.event import Event
@@ -33,7 +34,6 @@ _EPOCH_MICROSECONDS: Final = to_microseconds(_EPOCH)
 
 _INT4: Final = Struct("!i").pack
 _INT8: Final = Struct("!q").pack
-_UNPACK_INT8: Final = Struct("!q").unpack
 _NULL: Final = _INT4(-1)
 _EMPTY: Final = Struct("!iii").pack
 _HEAD: Final = Struct("!iiiii").pack
@@ -49,30 +49,12 @@ Value = bytes | None
 # --- Reading
 
 
-class _UuidLoader(Loader):
-    format = Format.BINARY
-
-    def load(self, data: Buffer) -> UUID:
-        return UUID(bytes=bytes(data))
+def to_time(microseconds: int) -> datetime:
+    """Return the time of a timestamptz, which is read as a number."""
+    return _EPOCH + timedelta(0, 0, microseconds)
 
 
-class _ObjectLoader(Loader):
-    format = Format.BINARY
-
-    def load(self, data: Buffer) -> dict[str, Any]:
-        return decode_object(bytes(data))
-
-
-class _TimeLoader(Loader):
-    format = Format.BINARY
-
-    def load(self, data: Buffer) -> datetime:
-        return _to_time(bytes(data))
-
-
-@lru_cache(maxsize=1024)  # the events of a batch share their recorded_at
-def _to_time(data: bytes) -> datetime:
-    return _EPOCH + timedelta(microseconds=_UNPACK_INT8(data)[0])
+_to_time_again = lru_cache(maxsize=16)(to_time)  # the events of a batch share their recorded_at
 
 
 class _AsItIs(Dumper):
@@ -86,16 +68,19 @@ class _AsItIs(Dumper):
 
 
 def adapt(adapters: AdaptersMap) -> AdaptersMap:
-    """Make a map of adapters depend on nothing that others registered."""
+    """Make a map of adapters depend on nothing that others registered.
+
+    The loaders are those of psycopg that are compiled; ``event_of`` does the rest.
+    """
     adapters.register_dumper(bytes, _AsItIs)
     for oid, loader in (
         (_BOOL_OID, BoolBinaryLoader),
         (_INT4_OID, Int4BinaryLoader),
         (_INT8_OID, Int8BinaryLoader),
-        (_JSON_OID, _ObjectLoader),
+        (_JSON_OID, ByteaBinaryLoader),
         (_TEXT_OID, TextBinaryLoader),
-        (_TIME_OID, _TimeLoader),
-        (_UUID_OID, _UuidLoader),
+        (_TIME_OID, Int8BinaryLoader),
+        (_UUID_OID, UUIDBinaryLoader),
         (postgres.types["text"].array_oid, ArrayBinaryLoader),
         (postgres.types["int8"].array_oid, ArrayBinaryLoader),
     ):
@@ -117,14 +102,14 @@ def event_of(row: Sequence[Any]) -> Event:
         event_type=event_type,
         workflow_id=workflow_id,
         tags=tuple(tags),
-        data=data,
-        metadata=metadata,
+        data=decode_object(data),
+        metadata=decode_object(metadata),
         schema_version=schema_version,
-        timestamp=timestamp,
+        timestamp=to_time(timestamp),
         sequence=sequence,
         version=version,
         batch_sequence=batch_sequence,
-        recorded_at=recorded_at,
+        recorded_at=_to_time_again(recorded_at),
     )
 
 
@@ -170,8 +155,8 @@ def arrays_of(drafts: Sequence[Draft]) -> tuple[bytes, ...]:
         texts([_array_literal(draft.tags) for draft in drafts]),
         _array(_JSON_OID, [draft.data for draft in drafts]),
         _array(_JSON_OID, [draft.metadata for draft in drafts]),
-        _array(_INT4_OID, [_INT4(draft.schema_version) for draft in drafts]),
-        _array(_TIME_OID, [time(draft.timestamp) for draft in drafts]),
+        _array_of(4, _INT4_OID, [_INT4(draft.schema_version) for draft in drafts]),
+        _array_of(8, _TIME_OID, [time(draft.timestamp) for draft in drafts]),
     )
 
 
@@ -182,11 +167,16 @@ def texts(values: Sequence[str | None]) -> bytes:
 
 def uuids(values: Sequence[UUID]) -> bytes:
     """Return a uuid[]."""
-    return _array(_UUID_OID, [value.bytes for value in values])
+    return _array_of(16, _UUID_OID, [value.int.to_bytes(16) for value in values])
 
 
-def int8s(values: Sequence[int | None]) -> bytes:
+def int8s(values: Sequence[int]) -> bytes:
     """Return a bigint[]."""
+    return _array_of(8, _INT8_OID, list(map(_INT8, values)))
+
+
+def int8s_or_nulls(values: Sequence[int | None]) -> bytes:
+    """Return a bigint[] in which some may be NULL."""
     return _array(_INT8_OID, [None if value is None else _INT8(value) for value in values])
 
 
@@ -194,8 +184,11 @@ def _array_literal(values: Sequence[str]) -> str:
     """Return a text[] in text form, to travel as an element of another."""
     if not values:
         return "{}"
-    quoted = [value.replace("\\", "\\\\").replace('"', '\\"') for value in values]
-    return "{" + ",".join([f'"{value}"' for value in quoted]) + "}"
+    joined = '","'.join(values)
+    if "\\" in joined or joined.count('"') > 2 * (len(values) - 1):
+        escaped = [value.replace("\\", "\\\\").replace('"', '\\"') for value in values]
+        joined = '","'.join(escaped)
+    return f'{{"{joined}"}}'
 
 
 def _array(oid: int, values: Sequence[Value]) -> bytes:
@@ -209,3 +202,11 @@ def _array(oid: int, values: Sequence[Value]) -> bytes:
         known = cast("Sequence[bytes]", values)
         fields = list(chain.from_iterable(zip(map(_INT4, map(len, known)), known, strict=True)))
     return b"".join((_HEAD(1, has_null, oid, len(values), 1), *fields))
+
+
+def _array_of(size: int, oid: int, values: Sequence[bytes]) -> bytes:
+    """Return a one-dimensional array of a type whose values have ``size`` bytes each."""
+    if not values:
+        return _EMPTY(0, 0, oid)
+    length = _INT4(size)
+    return _HEAD(1, 0, oid, len(values), 1) + length + length.join(values)
