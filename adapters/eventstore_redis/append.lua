@@ -103,10 +103,15 @@ local function unmet_condition(condition)
   end
 end
 
+-- Of all batches accepted, written together at the end: nothing above reads these keys, but for
+-- the lengths that 'versions' keeps.
+local pushed = {} -- by the number of a list's key: what is added to it
+local pushed_to = {} -- those numbers, in a fixed order
+local stamps, first_events = {}, {}
+
 local function accept(batch)
   local first = head + 1
   local outcome = {ACCEPTED, first}
-  local first_events, stamps = {}, {}
   local stored = ' ' .. first .. ' ' .. recorded_at
   for place, entity in ipairs(batch.entities) do
     local texts = texts_at(batch.first + place - 1)
@@ -120,15 +125,19 @@ local function accept(batch)
     end
     call('XADD', log, sequence .. '-0', 'event', event, 'data', ARGV[texts + 1],
       'metadata', ARGV[texts + 2], 'stored', version .. stored)
-    stamps[2 * place - 1] = 0
-    stamps[2 * place] = time_key(event, sequence)
+    stamps[#stamps + 1] = 0
+    stamps[#stamps + 1] = time_key(event, sequence)
   end
   for _, list in ipairs(batch.lists) do
-    local sequences = list[2]
-    for index = 1, #sequences do
-      sequences[index] = first + sequences[index]
+    local sequences = pushed[list[1]]
+    if not sequences then
+      sequences = {}
+      pushed[list[1]] = sequences
+      pushed_to[#pushed_to + 1] = list[1]
     end
-    call_in_parts('RPUSH', KEYS[list[1]], sequences)
+    for _, offset in ipairs(list[2]) do
+      sequences[#sequences + 1] = first + offset
+    end
   end
   for _, group in ipairs(batch.ids) do
     local pairs_of = {}
@@ -138,8 +147,6 @@ local function accept(batch)
     end
     call_in_parts('HSET', KEYS[group[1]], pairs_of)
   end
-  call_in_parts('ZADD', times, stamps)
-  call_in_parts('RPUSH', firsts, first_events)
   head = head + #batch.entities
   return outcome
 end
@@ -159,6 +166,11 @@ for place, batch in ipairs(plan) do
   end
 end
 if written then
+  for _, key in ipairs(pushed_to) do
+    call_in_parts('RPUSH', KEYS[key], pushed[key])
+  end
+  call_in_parts('ZADD', times, stamps)
+  call_in_parts('RPUSH', firsts, first_events)
   call('HSET', meta, 'recorded_at', recorded_at)
 end
 return {recorded_at, outcomes}
