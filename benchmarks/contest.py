@@ -55,6 +55,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     mark: float
     kind: Kind = "at least"
     unit: str = "×"
+    obstacle: str = ""
+    """What was measured to be in the way, told where the mark is missed."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -114,6 +114,8 @@ def _detail(finding: Finding) -> str:
         parts.append(f"{finding.ours.median:,.0f}/s to {finding.reference.median:,.0f}/s")
     if finding.note:
         parts.append(finding.note)
+    if finding.applies and not finding.met and finding.claim.obstacle:
+        parts.append(finding.claim.obstacle)
     return "; ".join(parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from benchmarks.contest import Claim, Duel, Effort, Finding, ratio
@@ -17,6 +18,15 @@ from eventstore.bench.measure import Comparison, Rates
 from eventstore.bench.report import Report
 
 CLAIM = Claim(engine="sqlite", what="batches", against="raw", mark=0.6)
+REPORT = Report(
+    made_at="2026-01-31T12:00:00+00:00",
+    version="1.0",
+    machine="a machine",
+    load=0.5,
+    event_bytes=225,
+    quick=True,
+    stores=[],
+)
 TINY = Effort(rounds=3, seconds=0.01, read=1000, large=1000)
 
 
@@ -36,6 +46,14 @@ def test_a_claim_of_at_most_is_met_from_below() -> None:
     claim = Claim(engine="redis", what="wake-up", against="", mark=2.0, kind="at most", unit="ms")
     assert verdict(Finding(claim=claim, figure=Rates((1.0, 2.0, 9.0)))) == "yes"
     assert verdict(Finding(claim=claim, figure=Rates((1.0, 2.1, 2.2)))) == "**no**"
+
+
+def test_what_is_in_the_way_is_told_where_a_mark_is_missed(tmp_path: Path) -> None:
+    claim = msgspec.structs.replace(CLAIM, obstacle="its disk is slow")
+    for ours, times in ((5.0, 1), (6.0, 0)):
+        finding = ratio(claim, comparison(ours))
+        write(Results(report=REPORT, findings=[finding], gatherings=[]), tmp_path)
+        assert (tmp_path / "RESULTS.md").read_text("utf-8").count("its disk is slow") == times
 
 
 def test_the_raw_limit_of_sqlite_stores_what_the_store_does(tmp_path: Path) -> None:
@@ -107,17 +125,8 @@ def test_a_peer_that_loses_events_is_named_as_such() -> None:
 
 
 def test_results_are_written_with_their_charts(tmp_path: Path) -> None:
-    report = Report(
-        made_at="2026-01-31T12:00:00+00:00",
-        version="1.0",
-        machine="a machine",
-        load=0.5,
-        event_bytes=225,
-        quick=True,
-        stores=[],
-    )
     found = [ratio(CLAIM, comparison(6.0)), *findings(gathering())]
-    results = Results(report=report, findings=found, gatherings=[gathering()])
+    results = Results(report=REPORT, findings=found, gatherings=[gathering()])
     results.failures.append("Redis: no server")
     write(results, tmp_path)
     page = (tmp_path / "RESULTS.md").read_text("utf-8")
