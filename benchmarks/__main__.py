@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
+import msgspec
 from rich.console import Console
 from rich.status import Status
 
@@ -32,6 +33,8 @@ from eventstore.testing.backends import BACKENDS
 PARTS: Final = ("claims", "peers", "tail", "stores")
 
 _HERE: Final = Path(__file__).parent
+_PEERS: Final = msgspec.structs.replace(contest.FULL, rounds=3)
+"""There are many of them."""
 _STORES: Final = running.Effort(
     seconds=0.7, calls=300, read=50_000, sizes=(10_000, 100_000), patience=60.0
 )
@@ -88,6 +91,7 @@ class _Run:
         self._found = found
         quick = found.report.quick
         self._effort = contest.QUICK if quick else contest.FULL
+        self._peers = contest.QUICK if quick else _PEERS
         self._stores = _QUICK_STORES if quick else _STORES
 
     def start(self, parts: Sequence[str]) -> None:
@@ -100,7 +104,7 @@ class _Run:
                 self._keep(CLAIMS[engine](url, self._effort))
             if "peers" in parts or "tail" in parts:
                 with_matches = "peers" in parts
-                gathering = meet(engine, url, self._effort, self._tell, with_matches=with_matches)
+                gathering = meet(engine, url, self._peers, self._tell, with_matches=with_matches)
                 found.gatherings.append(gathering)
                 self._keep(findings(gathering))
                 for tail in gathering.tails:

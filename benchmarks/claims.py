@@ -98,7 +98,8 @@ def sqlite(url: str, effort: Effort) -> Iterator[Finding]:
             yield msgspec.structs.replace(
                 finding, note=f"a flush took {flush * 1000:.1f} ms", applies=flush >= _A_FLUSH
             )
-    yield from _growth(claim, url, min(effort.large, 500_000), effort)
+    with _stores(url, "small", "large") as (small, large):
+        yield from _growth(claim, small, large, min(effort.large, 500_000), effort)
 
 
 def _seconds_of_a_flush(directory: Path) -> float:
@@ -168,9 +169,9 @@ def postgres(url: str, effort: Effort) -> Iterator[Finding]:
                 url,
                 effort,
             )
-        with _stores(url, "large") as (large,):
+        with _stores(url, "small", "large") as (small, large):
             yield from _entity_against_raw(claim, raw, large, effort)
-    yield from _growth(claim, url, effort.large, effort)
+            yield from _growth(claim, small, large, effort.large, effort)
 
 
 def _processes_against_raw(claim: Claim, url: str, effort: Effort) -> Finding:
@@ -357,18 +358,19 @@ def _threads_against_one(claim: Claim, store: EventStore, threads: int, effort: 
     )
 
 
-def _growth(claim: partial[Claim], url: str, large: int, effort: Effort) -> Iterator[Finding]:
+def _growth(
+    claim: partial[Claim], small: EventStore, large: EventStore, events: int, effort: Effort
+) -> Iterator[Finding]:
     """Measure how appending slows down as the log grows."""
-    with _stores(url, "small", "large") as stores:
-        for size in (1, 100):
-            yield ratio(
-                claim(
-                    what="single appends" if size == 1 else f"batches of {size:,}",
-                    against=f"{large:,} stored events against 10,000",
-                    mark=0.85,
-                ),
-                growth(stores[0], stores[1], large, size, effort),
-            )
+    for size in (1, 100):
+        yield ratio(
+            claim(
+                what="single appends" if size == 1 else f"batches of {size:,}",
+                against=f"{events:,} stored events against 10,000",
+                mark=0.85,
+            ),
+            growth(small, large, events, size, effort),
+        )
 
 
 CLAIMS: Final[Mapping[str, Measure]] = {
