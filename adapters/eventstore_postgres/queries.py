@@ -57,7 +57,11 @@ def where(query: EventQuery) -> Where:
         if value is not None:
             found.add(f"{field} = %b", value.encode())
     if query.event_types is not None:
-        found.add("event_type = ANY (%b)", wire.texts(tuple(query.event_types)))
+        types = tuple(query.event_types)
+        if len(types) == 1:  # equality, for which the index is in order of sequence, too
+            found.add("event_type = %b", types[0].encode())
+        else:
+            found.add("event_type = ANY (%b)", wire.texts(types))
     if query.tags is not None:
         # The index holds events with tags alone; the second term says that it will do.
         found.add("tags @> %b AND tags <> '{}'", wire.texts(tuple(query.tags)))

