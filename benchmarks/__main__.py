@@ -112,7 +112,8 @@ class _Run:
                     self._console.print(f"{ENGINES[engine]}: tail of {tail.contender}: {seen}")
             if "stores" in parts:
                 report = running.report_on(url, engine, self._stores, self._tell)
-                found.report.stores.append(report)
+                # Its URL was that of a server started for this run.
+                found.report.stores.append(msgspec.structs.replace(report, url=""))
 
     def _tell(self, text: str) -> None:
         self._status.update(f"{ENGINES[self._engine]}: {text}")

@@ -40,7 +40,7 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FULL: Final = Effort(rounds=5, seconds=1.0, read=50_000, large=1_000_000)
-QUICK: Final = Effort(rounds=3, seconds=0.2, read=10_000, large=30_000)
+QUICK: Final = Effort(rounds=3, seconds=0.15, read=10_000, large=20_000)
 
 Kind = Literal["at least", "at most"]
 
