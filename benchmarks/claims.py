@@ -42,7 +42,7 @@ Measure = Callable[[str, Effort], Iterator[Finding]]
 
 _BOUND_BY_THE_INTERPRETER: Final = (
     "the disk flushes in 0.2 ms here, so one thread alone loses little by waiting for it; of a"
-    " group's time half is 16 threads taking turns in the interpreter (see README.md)"
+    " group's time 40 to 46 % is 16 threads taking turns in the interpreter (see README.md)"
 )
 
 _LUA_AN_EVENT: Final = (

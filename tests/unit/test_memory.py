@@ -7,7 +7,13 @@ import signal
 from typing import Any
 from uuid import uuid4
 
-from eventstore import Event, EventQuery, open_store
+from eventstore import (
+    Event,
+    EventQuery,
+    UnsupportedOperationError,
+    drop_namespace,
+    open_store,
+)
 from eventstore.memory import MemoryBackend
 
 
@@ -30,6 +36,32 @@ def test_a_signal_handler_may_append_while_its_thread_reads() -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
         assert appended == list(range(20_001, 20_001 + len(appended)))
+
+
+def test_a_signal_handler_that_appends_through_another_store_of_the_log_never_hangs() -> None:
+    url = f"memory://{uuid4().hex}"
+    refused, stored = [], []
+    with open_store(url) as store, open_store(url) as other:
+
+        def handle(*_: object) -> None:
+            try:
+                stored.append(other.append(an_event("b")))
+            except UnsupportedOperationError as error:
+                refused.append(str(error))
+
+        before = signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        appended = 0
+        try:
+            while len(refused) < 5 and appended < 500_000:
+                appended += len(store.append_batch([an_event() for _ in range(500)]))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert len(refused) >= 5
+        assert "in the middle of an append" in refused[0]
+        assert store.get_current_sequence() == appended + len(stored)
+    drop_namespace(url)
 
 
 def test_what_is_not_published_is_not_seen_and_not_inherited() -> None:
