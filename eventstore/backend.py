@@ -9,6 +9,11 @@ Every method may be called by several threads at once, except that ``commit`` is
 thread at a time. Errors of the driver are translated (``raise … from``):
 ``StoreUnavailableError`` for what may pass, with ``may_have_written`` where a commit's fate is
 unknown; CorruptLogError for what cannot be read.
+
+A method is given the time that the caller's whole call has left: whatever waits in it, in
+``open``, ``drop`` and ``close`` too, waits for ``deadline.time_left(settings.timeout)`` at the most
+(``commit`` and ``join`` are told it). Once a log was opened, no other one takes its place: where it
+was dropped and made anew, ``commit``, ``join`` and ``head`` raise LogReplacedError.
 """
 
 from __future__ import annotations
@@ -171,7 +176,10 @@ class Backend(ABC):
 
     @abstractmethod
     def head(self) -> int:
-        """Return the highest sequence, 0 when empty. Never goes back."""
+        """Return the highest sequence, 0 when empty. Never goes back.
+
+        LogReplacedError where this is not the log that was opened.
+        """
 
     def confirmed_head(self) -> int:
         """Return the head beyond doubt, where reads may lag after a failover.

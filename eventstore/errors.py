@@ -16,6 +16,7 @@
     ├── UnsupportedOperationError     this backend, or this moment, does not allow it
     ├── CorruptLogError               a gap, or a record that cannot be read
     └── CheckpointError               the log is not the one the checkpoint came from
+        └── LogReplacedError          (also ConfigurationError) nor the one that was opened
 
 No driver's exception leaks: it is chained as ``__cause__``.
 """
@@ -157,6 +158,11 @@ class CorruptLogError(EventStoreError):
 
 class CheckpointError(EventStoreError):
     """A checkpoint or position does not fit the log: it was restored, rewound or replaced."""
+
+
+class LogReplacedError(CheckpointError, ConfigurationError):
+    """The log is not the one that this store opened: it was dropped and made anew, or its file
+    was replaced. Nothing was written; open it anew, and look at what became of the old one."""
 
 
 class DurabilityWarning(UserWarning):

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import Final
 
 from eventstore.commit import Batch, Outcome
+from eventstore.deadline import INSTANT
 from eventstore.errors import (
     StoreClosedError,
     StoreUnavailableError,
@@ -37,8 +38,6 @@ _SLOW_COMMIT: Final = 0.0004
 """Seconds from which a commit is slow enough for company to be worth a wait."""
 _GAP: Final = 0.0003
 """Seconds without a newcomer after which no more company is to be expected."""
-_INSTANT: Final = 0.001
-"""The least time to give a commit, in seconds: engines read 0 as "without a limit"."""
 
 
 class _Ticket:
@@ -114,7 +113,7 @@ class OneByOne:
         """Commit as one; what the engine refuses as a whole, batch by batch, so that one bad
         batch fails alone."""
         try:
-            return self._commit(batches, max(deadline - monotonic(), _INSTANT))
+            return self._commit(batches, max(deadline - monotonic(), INSTANT))
         except StoreUnavailableError as error:
             return [error.again() for _ in batches]
         except Exception as error:  # noqa: BLE001 - handed to its caller, or tried alone

@@ -19,6 +19,7 @@ import tenacity
 
 from eventstore.backend import Backend, PageRequest
 from eventstore.commit import Batch, Outcome
+from eventstore.deadline import INSTANT, deadline
 from eventstore.errors import (
     ConfigurationError,
     DurabilityWarning,
@@ -118,23 +119,25 @@ class Log:
 
         Repeating is safe: reads change nothing, and an append that was stored is recognised.
         """
+        with deadline(self.settings.timeout) as call:
+            return self._persist(attempt, call.end)
+
+    def _persist(self, attempt: Callable[[float], _T], end: float) -> _T:
         self.check_open()
-        timeout = self.settings.timeout
-        deadline = monotonic() + timeout
         try:
-            return attempt(timeout)
+            return attempt(max(end - monotonic(), INSTANT))
         except StoreUnavailableError as error:
             may_have_written = error.may_have_written
             if self._closed and not may_have_written:
                 raise _closed_meanwhile() from error
-            if not error.transient or not self.settings.retries or monotonic() >= deadline:
+            if not error.transient or not self.settings.retries or monotonic() >= end:
                 raise
             logger.info("trying again: %s", error)
 
         def again() -> _T:
             nonlocal may_have_written
             try:
-                return attempt(max(deadline - monotonic(), 0.001))
+                return attempt(max(end - monotonic(), INSTANT))
             except StoreUnavailableError as error:
                 may_have_written |= error.may_have_written
                 error.may_have_written = may_have_written
@@ -154,7 +157,7 @@ class Log:
             return (
                 self._closed
                 or state.attempt_number >= self.settings.retries
-                or monotonic() + state.upcoming_sleep >= deadline
+                or monotonic() + state.upcoming_sleep >= end
             )
 
         return tenacity.Retrying(

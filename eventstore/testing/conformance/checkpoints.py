@@ -17,6 +17,7 @@ from eventstore import (
     EventStore,
     EventStoreError,
     InvalidQueryError,
+    LogReplacedError,
 )
 from eventstore.testing.conformance.base import (
     Conformance,
@@ -193,6 +194,34 @@ class CheckpointTests(Conformance):
         assert anew.log_id != checkpoint.log_id
         with pytest.raises(CheckpointError):
             anew.get_events_since(checkpoint)
+
+    def test_a_log_made_anew_under_an_open_store_is_refused(
+        self, store: EventStore, harness: Harness, namespace: str, open_another: OpenAnother
+    ) -> None:
+        # Given a store of a log that somebody dropped, and made anew
+        store.append_batch(notes(2))
+        old = store.checkpoint()
+        harness.drop(namespace)
+        anew = open_another()
+        anew.append_batch(notes(3))
+
+        # When the store goes on, then it is told, and nothing of it is in the new log
+        with pytest.raises(LogReplacedError):
+            store.append(note())
+        with pytest.raises(LogReplacedError):
+            store.append_batch(notes(2), condition=AppendCondition(EventQuery(entity_type="x")))
+        with pytest.raises(LogReplacedError):
+            store.get_current_sequence()
+        with pytest.raises(LogReplacedError):
+            list(store.get_events())
+        for position in (old, Checkpoint(old.log_id, 0, None)):
+            with pytest.raises(LogReplacedError):
+                store.get_events_since(position)
+            with pytest.raises(LogReplacedError):
+                store.wait_for_events(position, timeout=0)
+        with pytest.raises(LogReplacedError):
+            store.checkpoint()
+        assert len(stored(anew)) == 3
 
     def test_the_bounds_of_a_query_are_filters_and_do_not_raise(self, store: EventStore) -> None:
         store.append(note())
