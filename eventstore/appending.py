@@ -15,6 +15,7 @@ from eventstore.commit import (
     Condition,
     Repeated,
     judge_repeat,
+    twins_of,
 )
 from eventstore.encoding import Draft, draft_of
 from eventstore.errors import (
@@ -96,8 +97,7 @@ def result_of(answer: Answer) -> AppendResult:
 def recorded_already(log: Log, batch: Batch) -> Repeated | None:
     """Return the recorded events that ``batch`` repeats, or None if none of its ids is known."""
     found = log.read(lambda backend: backend.find(batch.keys))
-    twins = {(event.tenant_id, event.event_id): event for event in found}
-    verdict = judge_repeat(batch, twins)
+    verdict = judge_repeat(batch, twins_of(found))
     if isinstance(verdict, EventStoreError):
         raise verdict
     return verdict
@@ -141,12 +141,11 @@ def _drafts(events: Sequence[Event], tenant_id: str | None) -> Iterable[Draft]:
 
 
 def _refuse_an_id_twice(drafts: Sequence[Draft]) -> None:
-    # UUID hashes and compares in Python, its int in C.
-    keys = {(draft.tenant_id, draft.event_id.int) for draft in drafts}
+    keys = {draft.identity for draft in drafts}
     if len(keys) == len(drafts):
         return
     for draft in drafts:
-        key = draft.tenant_id, draft.event_id.int
+        key = draft.identity
         if key not in keys:
             raise DuplicateEventError(
                 f"event_id: {draft.event_id} is in this batch twice", event_id=draft.event_id

@@ -21,11 +21,12 @@ from eventstore.commit import (
     Accepted,
     Batch,
     EventKey,
+    Identity,
     LogState,
     Outcome,
     entities_of,
-    keys_of,
     plan,
+    twins_of,
 )
 from eventstore.encoding import Draft
 from eventstore.errors import ConfigurationError, UnsupportedOperationError
@@ -70,8 +71,7 @@ class _MemoryLog:
         """The record with sequence n at n - 1."""
         self.by_entity: defaultdict[Entity, list[_Record]] = defaultdict(list)
         """The record with version n at n - 1."""
-        self.by_key: dict[tuple[str, int], _Record] = {}
-        """By tenant and the id as a number, which hashes in C."""
+        self.by_identity: dict[Identity, _Record] = {}
 
     def add(self, accepted: Accepted) -> None:
         for index, draft in enumerate(accepted.drafts):
@@ -84,12 +84,12 @@ class _MemoryLog:
             )
             self.records.append(record)
             self.by_entity[draft.entity].append(record)
-            self.by_key[draft.tenant_id, draft.event_id.int] = record
+            self.by_identity[draft.identity] = record
 
     def take_back(self) -> None:
         """Remove what was added but not published."""
         for record in self.records[self.head :]:
-            self.by_key.pop((record.draft.tenant_id, record.draft.event_id.int), None)
+            self.by_identity.pop(record.draft.identity, None)
             of_entity = self.by_entity[record.draft.entity]
             while of_entity and of_entity[-1].sequence > self.head:
                 of_entity.pop()
@@ -104,9 +104,9 @@ class _MemoryLog:
             version -= 1
         return version
 
-    def find(self, keys: Iterable[EventKey]) -> list[Event]:
-        head, by_key = self.head, self.by_key
-        found = [by_key.get((tenant_id, event_id.int)) for tenant_id, event_id in keys]
+    def find(self, identities: Iterable[Identity]) -> list[Event]:
+        head, by_identity = self.head, self.by_identity
+        found = [by_identity.get(identity) for identity in identities]
         return [each.event() for each in found if each is not None and each.sequence <= head]
 
     def first_match(self, query: EventQuery, after: int) -> int:
@@ -193,9 +193,9 @@ class MemoryBackend(Backend):
                 recorded_at=log.records[-1].recorded_at if log.records else None,
                 now=datetime.now(UTC),
                 versions={entity: log.version(entity) for entity in entities_of(group)},
-                twins={
-                    (event.tenant_id, event.event_id): event for event in log.find(keys_of(group))
-                },
+                twins=twins_of(
+                    log.find(identity for batch in group for identity in batch.identities)
+                ),
                 matches=[
                     log.first_match(batch.condition.query, batch.condition.checked_to)
                     if batch.condition
@@ -215,7 +215,7 @@ class MemoryBackend(Backend):
         return [each.event() for each in islice(matches, page.offset, page.offset + page.limit)]
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
-        return self._log.find(keys)
+        return self._log.find((tenant_id, event_id.bytes) for tenant_id, event_id in keys)
 
     def count(self, query: EventQuery) -> int:
         records = self._log.records[: self._log.head]

@@ -36,11 +36,13 @@ from eventstore.commit import (
     Accepted,
     Batch,
     EventKey,
+    Identity,
     LogState,
     Outcome,
     entities_of,
     keys_of,
     plan,
+    twins_of,
 )
 from eventstore.encoding import Draft
 from eventstore.url import Settings
@@ -85,7 +87,7 @@ class ToyBackend(Backend):
         self._log_id = ""
         self._offset = 0
         self._records: list[_Record] = []
-        self._by_key: dict[EventKey, _Record] = {}
+        self._by_identity: dict[Identity, _Record] = {}
         self._latest: dict[Entity, _Record] = {}
         """In the order of the entities' first events."""
 
@@ -140,11 +142,7 @@ class ToyBackend(Backend):
                     recorded_at=records[-1].batch.recorded_at if records else None,
                     now=datetime.now(UTC),
                     versions={entity: self._version(entity) for entity in entities_of(group)},
-                    twins={
-                        key: self._by_key[key].event()
-                        for key in keys_of(group)
-                        if key in self._by_key
-                    },
+                    twins=twins_of(self._found(keys_of(group))),
                     matches=[_first_match(records, batch) for batch in group],
                 ),
             )
@@ -206,7 +204,7 @@ class ToyBackend(Backend):
         for batch in batches:
             for place, draft in enumerate(batch.drafts):
                 record = _Record(batch, place)
-                self._by_key[draft.tenant_id, draft.event_id] = record
+                self._by_identity[draft.identity] = record
                 self._latest[draft.entity] = record
                 if record.sequence > len(self._records):
                     self._records.append(record)
@@ -226,7 +224,12 @@ class ToyBackend(Backend):
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
         self._up_to_date()
-        return [self._by_key[key].event() for key in keys if key in self._by_key]
+        return self._found(keys)
+
+    def _found(self, keys: Sequence[EventKey]) -> list[Event]:
+        identities = ((tenant_id, event_id.bytes) for tenant_id, event_id in keys)
+        records = map(self._by_identity.get, identities)
+        return [record.event() for record in records if record is not None]
 
     def count(self, query: EventQuery) -> int:
         return sum(query.takes(each.draft, each.sequence) for each in self._up_to_date())
