@@ -23,14 +23,15 @@ from eventstore.errors import (
     DuplicateEventError,
     EventStoreError,
     InvalidEventError,
+    LogReplacedError,
 )
 from eventstore.event import Entity, Event
-from eventstore.group_commit import Answer
 from eventstore.log import Log
 from eventstore.names import checked_name, checked_tenant, shown
 from eventstore.query import AppendCondition
 from eventstore.reading import in_tenant, verified_position
 from eventstore.result import AppendResult
+from eventstore.retrying import Answer
 from eventstore.versions import ExpectedVersion, checked_expectation
 
 Expectation = int | Mapping[Any, int]
@@ -74,14 +75,27 @@ def append(
             )
         return repeated.result()
     if condition is not None:
-        try:
-            looked = looked_into(log, condition, tenant_id, joins=connection is not None)
-        except CheckpointError:
-            repeated = recorded_already(log, batch)
-            if repeated is None:
-                raise
-            return repeated.result()
-        batch = msgspec.structs.replace(batch, condition=looked)
+        with log.deadline():
+            return _append_if(log, batch, condition, tenant_id, connection)
+    return _append(log, batch, connection)
+
+
+def _append_if(
+    log: Log, batch: Batch, condition: AppendCondition, tenant_id: str | None, connection: Any
+) -> AppendResult:
+    try:
+        looked = looked_into(log, condition, tenant_id, joins=connection is not None)
+    except LogReplacedError:
+        raise
+    except CheckpointError:
+        repeated = recorded_already(log, batch)
+        if repeated is None:
+            raise
+        return repeated.result()
+    return _append(log, msgspec.structs.replace(batch, condition=looked), connection)
+
+
+def _append(log: Log, batch: Batch, connection: Any) -> AppendResult:
     if connection is not None:
         return result_of(log.join(connection, batch))
     return result_of(log.append((batch,))[0])
@@ -119,7 +133,7 @@ def looked_into(
     elif joins and not isinstance(condition.after, Checkpoint):
         after = condition.after  # whether that is beyond the head, the transaction itself knows
     else:
-        after = verified_position(log, condition.after, "condition.after")
+        after = verified_position(log, condition.after, "condition.after", tenant_id)
     head = log.head()
     if after >= head:
         return Condition(asked=condition, query=query, after=after, checked_to=after)

@@ -29,7 +29,7 @@ from eventstore.commit import (
     twins_of,
 )
 from eventstore.encoding import Draft
-from eventstore.errors import ConfigurationError, UnsupportedOperationError
+from eventstore.errors import ConfigurationError, LogReplacedError, UnsupportedOperationError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore.url import Settings
@@ -67,6 +67,7 @@ class _MemoryLog:
         """The thread that holds the lock."""
         self.head = 0
         """The highest sequence that is published."""
+        self.dropped = False
         self.records: list[_Record] = []
         """The record with sequence n at n - 1."""
         self.by_entity: defaultdict[Entity, list[_Record]] = defaultdict(list)
@@ -126,8 +127,9 @@ class MemoryBackend(Backend):
 
     max_group_bytes = 0
 
-    def __init__(self, log: _MemoryLog) -> None:
+    def __init__(self, log: _MemoryLog, namespace: str) -> None:
         self._log = log
+        self._namespace = namespace
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -135,17 +137,22 @@ class MemoryBackend(Backend):
         key = settings.path, settings.namespace
         if not settings.create and key not in _named_logs:
             raise ConfigurationError(
-                f"create: is false, but there is no log {settings.namespace!r}"
-                f" at {settings.safe_url}"
+                f"{settings.safe_url}: has no log {settings.namespace!r}; make it with"
+                " `eventstore init`, or open it without create=false"
             )
         if not settings.path:
-            return cls(_MemoryLog())
-        return cls(_named_logs.setdefault(key, _MemoryLog()))
+            return cls(_MemoryLog(), settings.namespace)
+        return cls(_named_logs.setdefault(key, _MemoryLog()), settings.namespace)
 
     @classmethod
-    def drop(cls, settings: Settings) -> None:
+    def drop(cls, settings: Settings) -> bool:
         settings.refuse_driver_options()
-        _named_logs.pop((settings.path, settings.namespace), None)
+        log = _named_logs.pop((settings.path, settings.namespace), None)
+        if log is None:
+            return False
+        with log.lock:
+            log.dropped = True
+        return True
 
     def close(self) -> None:
         pass
@@ -175,6 +182,7 @@ class MemoryBackend(Backend):
         with log.lock:
             log.writer = me
             try:
+                self._check_not_dropped()
                 outcomes = self._commit(group)
                 log.head = len(log.records)
             except BaseException:  # Ctrl-C: a batch is stored whole or not at all
@@ -222,7 +230,14 @@ class MemoryBackend(Backend):
         return sum(query.takes(each.draft, each.sequence) for each in records)
 
     def head(self) -> int:
+        self._check_not_dropped()
         return self._log.head
+
+    def _check_not_dropped(self) -> None:
+        if self._log.dropped:
+            raise LogReplacedError(
+                f"the log {self._namespace!r} was removed while this store was open: open it anew"
+            )
 
     def version(self, entity: Entity) -> int:
         return self._log.version(entity)

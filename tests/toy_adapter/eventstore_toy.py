@@ -29,6 +29,7 @@ from eventstore import (
     Entity,
     Event,
     EventQuery,
+    LogReplacedError,
     StoreUnavailableError,
 )
 from eventstore.backend import Backend, PageRequest
@@ -98,7 +99,10 @@ class ToyBackend(Backend):
         settings.refuse_driver_options()
         path = _path_of(settings)
         if not path.exists() and not settings.create:
-            raise ConfigurationError(f"create: is false, but there is no log {path}")
+            raise ConfigurationError(
+                f"{path.parent}: has no log {settings.namespace!r}; make it with"
+                " `eventstore init`, or open it without create=false"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         backend = cls(path)
@@ -109,9 +113,12 @@ class ToyBackend(Backend):
         return backend
 
     @classmethod
-    def drop(cls, settings: Settings) -> None:
+    def drop(cls, settings: Settings) -> bool:
         settings.refuse_driver_options()
-        _path_of(settings).unlink(missing_ok=True)
+        path = _path_of(settings)
+        was_there = path.exists()
+        path.unlink(missing_ok=True)
+        return was_there
 
     def close(self) -> None:
         pass  # no file stays open between calls
@@ -172,11 +179,24 @@ class ToyBackend(Backend):
             finally:  # closing would not do: a process forked meanwhile has the file open too
                 fcntl.flock(file, fcntl.LOCK_UN)
 
-    def _opened(self) -> BinaryIO:
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
         try:
-            return self._path.open("r+b", buffering=0)
+            file = self._path.open("r+b", buffering=0)
+        except FileNotFoundError as error:
+            raise self._replaced() from error
         except OSError as error:
             raise StoreUnavailableError(f"cannot open {self._path}: {error.strerror}") from error
+        with file:
+            if self._log_id and file.readline().decode() != f"{self._log_id}\n":
+                raise self._replaced()
+            file.seek(0)
+            yield file
+
+    def _replaced(self) -> LogReplacedError:
+        return LogReplacedError(
+            f"the log {self._path} was removed or replaced while this store was open: open it anew"
+        )
 
     # --- Reading
 
