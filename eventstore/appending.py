@@ -75,8 +75,7 @@ def append(
             )
         return repeated.result()
     if condition is not None:
-        with log.deadline():
-            return _append_if(log, batch, condition, tenant_id, connection)
+        return log.in_one_call(lambda: _append_if(log, batch, condition, tenant_id, connection))
     return _append(log, batch, connection)
 
 

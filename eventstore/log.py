@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from eventstore.backend import Backend, PageRequest
 from eventstore.commit import Batch, Outcome
-from eventstore.deadline import deadline, time_left
+from eventstore.deadline import time_left, within
 from eventstore.errors import (
     ConfigurationError,
     StoreClosedError,
@@ -70,8 +70,9 @@ class Log:
     def join(self, connection: Any, batch: Batch) -> Outcome:
         """Commit ``batch`` inside the caller's transaction. Nothing is tried again there."""
         self.check_open()
-        with self.deadline():
-            outcome = self.backend.join(connection, batch, time_left(self.settings.timeout))
+        outcome = self.in_one_call(
+            lambda: self.backend.join(connection, batch, time_left(self.settings.timeout))
+        )
         joined = self._open_joins_of_this_thread()
         if not any(other is connection for other in joined):
             joined.append(connection)
@@ -124,9 +125,9 @@ class Log:
                 raise StoreClosedError("the store was closed meanwhile") from error
             raise
 
-    def deadline(self) -> deadline:
-        """Return the deadline of a call that asks the engine more than once."""
-        return deadline(self.settings.timeout)
+    def in_one_call(self, work: Callable[[], _T]) -> _T:
+        """Return ``work()``, which asks the engine more than once, within one timeout."""
+        return within(self.settings.timeout, lambda _: work())
 
     # --- Waiting
 
@@ -154,21 +155,23 @@ class Log:
         """Refuse new calls, wait for appends in flight, let go of the engine, all within the
         store's timeout. Idempotent."""
         self._commits.refuse_reentry("close")
-        with self._close_lock, self.deadline():
-            if self._closed:
-                return
-            self._closed = True
+        with self._close_lock:
+            if not self._closed:
+                self._closed = True
+                self.in_one_call(self._let_go)
+
+    def _let_go(self) -> None:
+        try:
+            self._stir.stir()
+            if not self._commits.close(time_left(self.settings.timeout)):
+                logger.warning("closed while an append was still waiting for the engine")
+        finally:  # Ctrl-C ends the wait; nobody could close the backend later
             try:
-                self._stir.stir()
-                if not self._commits.close(time_left(self.settings.timeout)):
-                    logger.warning("closed while an append was still waiting for the engine")
-            finally:  # Ctrl-C ends the wait; nobody could close the backend later
-                try:
-                    self.backend.close()
-                except OSError as error:
-                    raise by_the_system(error) from error
-                finally:
-                    _open_logs.discard(self)
+                self.backend.close()
+            except OSError as error:
+                raise by_the_system(error) from error
+            finally:
+                _open_logs.discard(self)
 
     def after_fork(self) -> None:
         """Begin anew in a forked child; the parent's connections and queues are left alone."""

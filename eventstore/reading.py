@@ -18,6 +18,7 @@ from eventstore.backend import Backend, PageRequest
 from eventstore.checkpoint import Checkpoint
 from eventstore.commit import position_beyond
 from eventstore.encoding import canonical
+from eventstore.deadline import INSTANT
 from eventstore.errors import CheckpointError, CorruptLogError, InvalidQueryError
 from eventstore.event import Entity, Event
 from eventstore.log import Log
@@ -61,34 +62,41 @@ def stream(open_log: Callable[[], Log], query: EventQuery) -> Iterator[Event]:
     ``open_log`` returns the log or raises StoreClosedError; it is asked before every page.
     """
     after = query.from_sequence or 0
-    step = open_log().deadline()
-    with step:
-        up_to = open_log().head()
-    if query.to_sequence is not None:
-        up_to = min(up_to, query.to_sequence)
     page = PageRequest(
         query=query.replace(from_sequence=None, to_sequence=None),
         limit=PAGE,
         offset=query.offset,
         after=after,
-        up_to=up_to,
         order_by=query.order_by,
         ascending=query.ascending,
     )
     whole = page.order_by == "sequence" and not page.offset and filters_nothing(page.query)
-    if query.offset >= up_to - after:
-        return  # more than there is to skip; engines add offset and limit, and might overflow
     left = query.limit
     size = _FIRST_PAGE
-    while page.after < (page.up_to or 0) and left != 0:
+
+    def step() -> list[Event] | None:
+        """Return the next page, or None after the last one. The first step finds the end."""
+        nonlocal page
+        log = open_log()
+        if page.up_to is None:
+            head = log.head()
+            ends = head if query.to_sequence is None else min(head, query.to_sequence)
+            page = msgspec.structs.replace(page, up_to=ends)
+            if query.offset >= ends - after:
+                return None  # more than there is to skip; engines add it to a limit: overflow
+        if page.after >= (page.up_to or 0) or left == 0:
+            return None
         limit = size if left is None else min(size, left)
         request = msgspec.structs.replace(page, limit=limit)
         if whole:
             request = _narrowed(request)
-        with step:
-            events = open_log().page(request)
+        events = log.page(request)
         if whole:
             _check_whole(request, events)
+        return events
+
+    while (events := open_log().in_one_call(step)) is not None:
+        limit = size if left is None else min(size, left)
         is_last = len(events) < limit
         if not is_last:  # before they are handed out, for their payloads may be changed there
             page = _next_page(page, events[-1])
@@ -97,7 +105,6 @@ def stream(open_log: Callable[[], Log], query: EventQuery) -> Iterator[Event]:
         if is_last:
             return
         left = None if left is None else left - limit
-        step = open_log().deadline()
 
 
 def _next_page(page: PageRequest, last: Event) -> PageRequest:
@@ -156,12 +163,12 @@ def read_entity(log: Log, entity: Entity, after_version: int) -> list[Event]:
     query = EventQuery(
         entity_type=entity.entity_type, entity_id=entity.entity_id, tenant_id=entity.tenant_id
     )
-    events: list[Event] = []
-    version = after_version
-    with log.deadline():
+
+    def read_it() -> list[Event]:
+        events: list[Event] = []
+        version = after_version
         while True:
-            page = PageRequest(query=query, limit=PAGE, above_version=version)
-            found = log.page(page)
+            found = log.page(PageRequest(query=query, limit=PAGE, above_version=version))
             for event in found:
                 version += 1
                 if event.version != version:
@@ -173,12 +180,15 @@ def read_entity(log: Log, entity: Entity, after_version: int) -> list[Event]:
             if len(found) < PAGE:
                 return events
 
+    return log.in_one_call(read_it)
+
 
 def read_all(log: Log, query: EventQuery) -> list[Event]:
     """Return what matches the filter fields of ``query``, by sequence."""
-    events: list[Event] = []
-    page = PageRequest(query=query, limit=PAGE)
-    with log.deadline():
+
+    def read_them() -> list[Event]:
+        events: list[Event] = []
+        page = PageRequest(query=query, limit=PAGE)
         while True:
             found = log.page(page)
             events += found
@@ -187,6 +197,8 @@ def read_all(log: Log, query: EventQuery) -> list[Event]:
             page = _next_page(page, found[-1])
             if page.up_to is None:  # so that a busy tail cannot keep it from ending
                 page = msgspec.structs.replace(page, up_to=log.head())
+
+    return log.in_one_call(read_them)
 
 
 # --- Positions
@@ -201,36 +213,63 @@ def read_since(
     """Return the page after a position, which is verified."""
     checked_integer("limit", limit, InvalidQueryError, least=1)
     after = _sequence_of(position, "position")
-    checkpoint = position if isinstance(position, Checkpoint) else None
-    begin = after
-    if checkpoint is not None:
-        _check_log_id(log, checkpoint, "position")
-        begin = max(after - 1, 0)  # the event that it stands at is read too, and compared
-    page = PageRequest(
-        query=in_tenant(_EVERYTHING, tenant_id),
-        after=begin,
-        limit=min(limit + after - begin, MAX_INT64),
-    )
-    if tenant_id is None:
-        page = msgspec.structs.replace(page, up_to=min(begin + page.limit, MAX_INT64))
-    with log.deadline():
-        events = log.page(page)
-        if checkpoint is None:
-            if not events:
-                _check_not_beyond(log, after, "position", tenant_id)
-        else:
-            if after and not _stands_first(checkpoint, events):
-                _check_stands(log, checkpoint, "position", tenant_id)
-                events = log.page(page)
-            log.head()  # after the page, so that it is surely of the log that was opened
-            events = events[after - begin :]
-        if not events and tenant_id is None and log.head() > after:
-            page = msgspec.structs.replace(page, after=after)
-            events = log.page(page)  # what was appended between the two reads is there now
-            if not events:
-                raise CorruptLogError(f"the event at sequence {after + 1} is missing from the log")
+    if isinstance(position, Checkpoint):
+        _check_log_id(log, position, "position")
+        events = log.in_one_call(lambda: _after_checkpoint(log, position, limit, tenant_id))
+    else:
+        events = log.in_one_call(lambda: _after_number(log, position, limit, tenant_id))
     if tenant_id is None:
         check_dense(events, after + 1)
+    return events
+
+
+def _after_number(log: Log, after: int, limit: int, tenant_id: str | None) -> list[Event]:
+    page = _page_after(after, limit, tenant_id)
+    events = log.page(page)
+    if not events:
+        _check_not_beyond(log, after, "position", tenant_id)
+        events = _not_missing(log, page)
+    return events
+
+
+def _after_checkpoint(
+    log: Log, checkpoint: Checkpoint, limit: int, tenant_id: str | None
+) -> list[Event]:
+    after = checkpoint.sequence
+    if not after:
+        page = _page_after(0, limit, tenant_id)
+        return page_of_this_log(log, page) or _not_missing(log, page)
+    # The event that it stands at is read too, and compared.
+    page = _page_after(after - 1, min(limit + 1, MAX_INT64), tenant_id)
+    events = page_of_this_log(log, page)
+    if not _stands_first(checkpoint, events):
+        _check_stands(log, checkpoint, "position", tenant_id)
+        events = page_of_this_log(log, page)  # the engine has caught up with itself
+    return events[1:] or _not_missing(log, _page_after(after, limit, tenant_id))
+
+
+def _page_after(after: int, limit: int, tenant_id: str | None) -> PageRequest:
+    page = PageRequest(query=in_tenant(_EVERYTHING, tenant_id), after=after, limit=limit)
+    if tenant_id is None:
+        page = msgspec.structs.replace(page, up_to=min(after + limit, MAX_INT64))
+    return page
+
+
+def _not_missing(log: Log, page: PageRequest) -> list[Event]:
+    """Return a page of the whole log that was empty a moment ago; CorruptLogError if it still
+    is and should not be."""
+    if page.query is not _EVERYTHING or log.head() <= page.after:
+        return []
+    events = log.page(page)  # what was appended between the two reads is there now
+    if not events:
+        raise CorruptLogError(f"the event at sequence {page.after + 1} is missing from the log")
+    return events
+
+
+def page_of_this_log(log: Log, page: PageRequest) -> list[Event]:
+    """Return a page that is surely of the log that was opened; LogReplacedError otherwise."""
+    events = log.page(page)
+    log.head()  # afterwards: had the log been replaced before the page was read, it would tell
     return events
 
 
@@ -331,23 +370,30 @@ def wait(
     end = None if timeout is None else monotonic() + min(timeout, TIMEOUT_MAX)
     longest = min(_WAIT_TURN, log.settings.timeout / 2)
     nap = log.napper()
-    step = log.deadline()
-    with step:
-        position = verified_position(log, after, "after", tenant_id)
-    while True:
-        with step:
-            head = open_log().head()
-            if head > position:
-                page = PageRequest(query=query, after=position, up_to=head, limit=1)
-                if everything or log.page(page):
-                    return True
-                position = head
-            turn = longest if end is None else min(longest, end - monotonic())
-            if turn <= 0:
-                return False
-        step = log.deadline()
-        with step:
-            log.read(partial(_wait_a_turn, position, turn, nap))
+    position = -1
+
+    def turn() -> bool | None:
+        """Return what the wait returns, or None after a while."""
+        nonlocal position
+        log = open_log()
+        if position < 0:
+            position = verified_position(log, after, "after", tenant_id)
+        else:
+            log.read(partial(_wait_a_turn, position, max(seconds_left(), INSTANT), nap))
+        head = open_log().head()
+        if head > position:
+            page = PageRequest(query=query, after=position, up_to=head, limit=1)
+            if everything or log.page(page):
+                return True
+            position = head
+        return None if seconds_left() > 0 else False
+
+    def seconds_left() -> float:
+        return longest if end is None else min(longest, end - monotonic())
+
+    while (answer := log.in_one_call(turn)) is None:
+        pass
+    return answer
 
 
 def _wait_a_turn(

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 from eventstore.backend import Backend
-from eventstore.deadline import deadline
+from eventstore.deadline import within
 from eventstore.errors import ConfigurationError, DurabilityWarning, MissingDriverError
 from eventstore.log import Log
 from eventstore.retrying import by_the_system, keep_trying, logger
@@ -82,8 +82,8 @@ def drop_namespace(url: str, **options: Any) -> bool:
     Takes the same options as ``open_store`` and raises the same errors.
     """
     adapter, settings = _resolve(url, options)
-    with deadline(settings.timeout), _errors_of_the_system():
-        was_there = adapter.drop(settings)
+    with _errors_of_the_system():
+        was_there = within(settings.timeout, lambda _: adapter.drop(settings))
     logger.debug("dropped %s", settings.safe_url)
     return was_there
 

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Final, TypeVar
 
 from eventstore.commit import Outcome
-from eventstore.deadline import INSTANT, deadline
+from eventstore.deadline import INSTANT, within
 from eventstore.errors import (
     ConditionFailedError,
     ConfigurationError,
@@ -81,35 +81,57 @@ def keep_trying(
     ``sleep`` may raise to end it. ``in_doubt`` judges what is returned once an attempt before
     may have stored something.
     """
-    with deadline(settings.timeout) as call:
-        tries, may_have_written, pause = 0, False, 0.0
+
+    def try_until(end: float) -> _T:
+        try:
+            return attempt(max(end - monotonic(), INSTANT))
+        except (EventStoreError, OSError) as error:
+            failures = _Failures(settings, end)
+            failures.add(error)
         while True:
             try:
-                if tries:
-                    sleep(pause)
-                answer = attempt(max(call.end - monotonic(), INSTANT))
-            except (EventStoreError, OSError) as caught:
-                error = caught if isinstance(caught, EventStoreError) else by_the_system(caught)
-                if may_have_written:
-                    error = _unsettled(error)
-                tries += 1
-                left = call.end - monotonic() - min(_LAST_TRY, settings.timeout / 10)
-                if not (
-                    isinstance(error, StoreUnavailableError)
-                    and error.transient
-                    and tries <= settings.retries
-                    and left > 0
-                ):
-                    if error is caught:
-                        raise
-                    raise error from caught
-                may_have_written = error.may_have_written
-                if tries == 1:
-                    logger.info("trying again: %s", error)
-                longest = min(_FIRST_PAUSE * 2 ** min(tries - 1, _DOUBLINGS), _LONGEST_PAUSE)
-                pause = min(random.uniform(0, longest), left)  # noqa: S311 - no secret
+                sleep(failures.pause())
+                answer = attempt(max(end - monotonic(), INSTANT))
+            except (EventStoreError, OSError) as error:
+                failures.add(error)
             else:
-                return in_doubt(answer) if may_have_written and in_doubt else answer
+                return in_doubt(answer) if in_doubt and failures.may_have_written else answer
+
+    return within(settings.timeout, try_until)
+
+
+class _Failures:
+    """The attempts of one call that an outage interrupted."""
+
+    def __init__(self, settings: Settings, end: float) -> None:
+        self.may_have_written = False
+        self._retries = settings.retries
+        self._count = 0
+        self._last_begin = end - min(_LAST_TRY, settings.timeout / 10)
+        """When the last attempt begins."""
+
+    def add(self, caught: EventStoreError | OSError) -> None:
+        """Remember a failure; raise it where trying again is of no use, or too late."""
+        error = caught if isinstance(caught, EventStoreError) else by_the_system(caught)
+        if self.may_have_written:
+            error = _unsettled(error)
+        self._count += 1
+        if not (
+            isinstance(error, StoreUnavailableError)
+            and error.transient
+            and self._count <= self._retries
+            and monotonic() < self._last_begin
+        ):
+            raise error from (caught.__cause__ if error is caught else caught)
+        self.may_have_written = error.may_have_written
+        if self._count == 1:
+            logger.info("trying again: %s", error)
+
+    def pause(self) -> float:
+        """Return how many seconds to wait before the next attempt."""
+        longest = min(_FIRST_PAUSE * 2 ** min(self._count - 1, _DOUBLINGS), _LONGEST_PAUSE)
+        pause = random.uniform(0, longest)  # noqa: S311 - no secret
+        return max(min(pause, self._last_begin - monotonic()), 0.0)
 
 
 def settled(answer: Answer) -> Answer:

@@ -205,9 +205,7 @@ class EventStore:
         log = self._open_log()
         if event is None:
             page = PageRequest(query=self._query(None), limit=1, ascending=False)
-            with log.deadline():
-                found = log.page(page)
-                log.head()  # after it, so that it is surely of the log that was opened
+            found = log.in_one_call(lambda: reading.page_of_this_log(log, page))
             if not found:
                 return Checkpoint(log.backend.log_id, 0, None)
             event = found[0]

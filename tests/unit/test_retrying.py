@@ -408,9 +408,13 @@ def test_dropping_tells_whether_there_was_a_log() -> None:
 def test_a_warning_of_durability_that_is_an_error_closes_the_store(
     script: type[Script], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed: list[object] = []
+    closed: list[Script] = []
+
+    def close(backend: Script) -> None:
+        closed.append(backend)
+
     monkeypatch.setattr(script, "durability_risks", lambda _: ("it may lose events",))
-    monkeypatch.setattr(script, "close", lambda backend: closed.append(backend))
+    monkeypatch.setattr(script, "close", close)
     with pytest.raises(Warning, match="it may lose events"):  # the tests make errors of warnings
         open_store("memory://")
     assert len(closed) == 1
