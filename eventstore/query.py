@@ -145,12 +145,12 @@ class AppendCondition(msgspec.Struct, frozen=True):
     after: int | Checkpoint | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.query, EventQuery):
+        if type(self.query) is not EventQuery:
             raise InvalidQueryError(
                 f"condition.query: must be an EventQuery, not {type(self.query).__name__}"
             )
         refuse_shape("condition.query", self.query)
-        if self.after is not None and not isinstance(self.after, Checkpoint):
+        if self.after is not None and type(self.after) is not Checkpoint:
             checked_integer("condition.after", self.after, InvalidQueryError)
 
 
@@ -170,7 +170,7 @@ def _checked_alternatives(value: object) -> tuple[EventQuery, ...]:
     alternatives = []
     for index, query in enumerate(checked_collection("any_of", value, InvalidQueryError)):
         field = f"any_of[{index}]"
-        if not isinstance(query, EventQuery):
+        if type(query) is not EventQuery:
             raise InvalidQueryError(f"{field}: must be an EventQuery, not {type(query).__name__}")
         refuse_shape(field, query)
         if query.any_of is not None:

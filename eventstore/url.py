@@ -50,8 +50,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability = Durability.STANDARD
     timeout: float = 10.0
     """Seconds to wait for the engine, a lock or a pool slot."""
-    retries: int = 10
-    """How often to try again, within ``timeout``, what an outage interrupted."""
+    retries: int = 1_000_000
+    """How often to try again, within ``timeout``, what an outage interrupted; unless given,
+    ``timeout`` alone ends it."""
     own_options: dict[str, Any] = {}
     """Those of the adapter's own options (``Backend.options``) that are given; check them with
     ``as_flag``, ``as_number`` and the like."""
