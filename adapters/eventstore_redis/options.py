@@ -91,9 +91,10 @@ def _address_of(settings: Settings) -> dict[str, Any]:
         raise ConfigurationError(f"url: its path is the database's number, not {path!r:.100}")
     try:
         address = parse_url(f"redis://{settings.location}")  # type: ignore[no-untyped-call]  # redis-py's
-    except ValueError as error:
+    except ValueError:
+        # Without the cause, which shows what it took for a port: often the rest of a password.
         raise ConfigurationError(
             f"url: {settings.safe_url} must look like {settings.scheme}://user:password@host:port;"
             " percent-encode what else is in the password"
-        ) from error
+        ) from None
     return {"host": "localhost", "port": 6379, **address}
