@@ -41,6 +41,7 @@ from eventstore.testing.history.recording import (
     Operation,
     Outcome,
     Read,
+    Reason,
     Receipt,
     Recorder,
     Refused,
@@ -229,7 +230,9 @@ def story() -> Story:
     story.called(unknown, Stored(story.store(unknown), replayed=True))
     never = story.new(SHIP)
     story.called(never, Unavailable(may_have_written=True))
-    story.calls.append(Failure(1, "head", story.tick(), story.tick(), "lost it", unavailable=True))
+    story.calls.append(
+        Failure(1, "head", story.tick(), story.tick(), "lost it", Reason.UNAVAILABLE)
+    )
     story.find(never[0].event_id, None)
     story.find(first.events[0].event_id, story.receipt(2))
     killed = replace(story.called(story.new(CART), None), ended=None)
@@ -668,7 +671,7 @@ def test_an_error_that_is_not_due_is_caught(story: Story, outcome: Outcome) -> N
 
 
 def test_a_read_that_raises_is_caught(story: Story) -> None:
-    story.calls.append(Failure(1, "head", story.tick(), story.tick(), "boom", unavailable=False))
+    story.calls.append(Failure(1, "head", story.tick(), story.tick(), "boom", Reason.UNEXPECTED))
     assert story.rules() == {Rule.UNEXPECTED_ERROR}
 
 
@@ -707,7 +710,7 @@ def test_a_record_is_read_back_as_written(story: Story, tmp_path: Path) -> None:
 
 def test_half_a_line_of_a_killed_worker_is_left_out(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, 1)
-    recorder.write(Failure(1, "head", 1, 2, "lost it", unavailable=True))
+    recorder.write(Failure(1, "head", 1, 2, "lost it", Reason.UNAVAILABLE))
     recorder.close()
     path = tmp_path / "worker-1.jsonl"
     path.write_bytes(path.read_bytes() + b'{"type":"Fail')
