@@ -296,8 +296,8 @@ KINDS: Final = {
         Kind(worker_killed, 2, 2),
         Kind(worker_frozen, 1, 2),
         Kind(worker_closed, 1, 2),
-        Kind(worker_forked, 1, 8),
-        Kind(worker_forked_and_opened, 1, 6),
+        Kind(worker_forked, 1, 10),
+        Kind(worker_forked_and_opened, 1, 8),
     )
 }
 
@@ -316,11 +316,11 @@ def schedule(ground: Ground, faults: int, seed: int) -> list[tuple[str, int]]:
         if not kind.needs or getattr(ground, kind.needs) is not None
     }
     bag = [name for name, weight in weights.items() if weight]
-    drawn: list[str] = []
+    drawn: list[tuple[str, int]] = []
     while len(drawn) < faults:
-        drawn += random.sample(bag, len(bag))
+        drawn += [(name, random.getrandbits(32)) for name in random.sample(bag, len(bag))]
         bag = [name for name, weight in weights.items() for _ in range(weight)]
-    return [(name, random.getrandbits(32)) for name in drawn[:faults]]
+    return drawn[:faults]
 
 
 def _pause(random: Random, most: float) -> None:

@@ -22,7 +22,7 @@ from .grounds import Ground, ground_of
 from .kinds import KINDS, Field, schedule
 from .worker import OPENING, Job
 
-ROUND: Final = 30
+ROUND: Final = 50
 """Faults in a round: few enough for its log to be checked in seconds."""
 _BREATH: Final = 0.3
 """Seconds between two faults at most."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -69,6 +70,7 @@ def work(
     of it was acknowledged last."""
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the campaign, which ends us
+    logging.getLogger().addHandler(logging.NullHandler())  # that drivers complain is meant
     store = _opened(job)
     stop = threading.Event()
 
