@@ -1,7 +1,7 @@
 """``python -m tests.campaign TARGET --faults N --seed S``: break things, prove the guarantees.
 
-To be run in the repository's root, with several targets one after the other. It returns 1 if a guarantee is broken, and 2 if too few faults
-struck while a commit was in flight.
+To be run in the repository's root, with several targets one after the other. It returns 1 if a
+guarantee is broken, and 2 if too few faults struck while a commit was in flight.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from campaign.grounds import Ground, ground_of
 from campaign.kinds import KINDS, schedule
 from campaign.running import run_campaign
 
-from eventstore import drop_namespace, open_store
+from eventstore import open_store
+from eventstore.testing.builders import an_event
 
 WAIT = 60.0
 
@@ -47,15 +50,16 @@ def test_a_target_that_cannot_be_harmed_is_refused() -> None:
         pass
 
 
-def test_a_file_of_somebody_else_is_left_as_it_was_but_for_what_others_wrote(
-    tmp_path: Path,
-) -> None:
+def test_nothing_of_it_is_left_at_a_url_of_somebody_else(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/log.db"
     with open_store(url) as store:
+        store.append(an_event())
         run_campaign(url, faults=2, seed=5, workers=1)
-        assert store.get_current_sequence() == 0
-    assert drop_namespace(url) is not False
-    assert {path.name for path in tmp_path.iterdir()} <= {"log.db", "log.db-wal", "log.db-shm"}
+        assert store.get_current_sequence() == 1
+    with closing(sqlite3.connect(tmp_path / "log.db")) as database:
+        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
+    assert names
+    assert not [name for name in names if name.startswith("campaign")]
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
