@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -28,6 +28,7 @@ class Worker:
         self.process = process
         self.orders = orders
         self.numbers = frozenset(numbers)
+        self.started = time.monotonic_ns()
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process.pid is not None
@@ -102,9 +103,14 @@ class Crew:
             raise RuntimeError(f"a worker failed ({code}); see its own error")
 
     def any(self, random: Random) -> Worker:
-        """Return one that is at work."""
-        at_work = [worker for worker in self._workers if worker.process.exitcode is None]
-        return random.choice(at_work)
+        """Return one that is at work, if there is one, and not just starting."""
+        alive = [worker for worker in self._workers if worker.process.exitcode is None]
+        at_work = [
+            worker
+            for worker, last in zip(self._workers, self._acknowledged, strict=True)
+            if worker in alive and last > worker.started
+        ]
+        return random.choice(at_work or alive)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -118,18 +124,34 @@ class Crew:
             for worker in stopped:
                 worker.thaw()
 
-    def fork(self, worker: Worker, order: Order) -> tuple[int, int]:
-        """Have a worker fork a child; return when that was, and the child's number."""
-        number = self.next_number()
-        worker.orders.send((order, number))
-        if not worker.orders.poll(OPENING + 2 * ENDING):
-            raise RuntimeError("a worker did not fork, nor say why")
-        struck, code = worker.orders.recv()
-        if code is None:
-            self.hung.append(f"worker {number}, forked from {sorted(worker.numbers)},")
-        elif code:
-            raise RuntimeError(f"a forked worker failed ({code}); see its own error")
-        return struck, number
+    def fork(self, random: Random, order: Order) -> tuple[Worker, int]:
+        """Have a worker fork a child; return it, and when that was."""
+        while True:
+            worker = self.any(random)
+            number = self.next_number()
+            try:
+                worker.orders.send((order, number))
+                if not worker.orders.poll(OPENING + 2 * ENDING):
+                    raise RuntimeError("a worker did not fork, nor say why")
+                struck, code = worker.orders.recv()
+            except (EOFError, ConnectionError):  # it was about to end: its log was replaced
+                worker.process.join(ENDING)
+                self.tend()
+                continue
+            if code is None:
+                self.hung.append(f"worker {number}, forked from {sorted(worker.numbers)},")
+            elif code:
+                raise RuntimeError(f"a forked worker failed ({code}); see its own error")
+            return worker, struck
+
+    def close(self, worker: Worker) -> None:
+        """Have a worker close its store under its threads, and end."""
+        with suppress(ConnectionError):  # it has just ended by itself
+            worker.orders.send((Order.CLOSE, 0))
+        worker.process.join(2 * ENDING)
+        if worker.process.exitcode is None:
+            self.hung.append(f"worker {sorted(worker.numbers)}, told to close,")
+            worker.kill()
 
     def wait_for_acknowledgement(self, since: int, seconds: float) -> bool:
         """Wait until an append was acknowledged after ``since``; return whether one was."""
@@ -144,7 +166,7 @@ class Crew:
     def end(self) -> None:
         """Have everybody end, and wait for that."""
         for worker in self._workers:
-            if worker.process.exitcode is None:
+            with suppress(ConnectionError):  # it has ended by itself
                 worker.orders.send((Order.END, 0))
         deadline = time.monotonic() + OPENING + 2 * ENDING
         for worker in self._workers:

@@ -239,11 +239,7 @@ def worker_frozen(field: Field, random: Random) -> Fault:
 def worker_closed(field: Field, random: Random) -> Fault:
     worker = field.crew.any(random)
     struck = _now()
-    worker.orders.send((Order.CLOSE, 0))
-    worker.process.join(2 * ENDING)
-    if worker.process.exitcode is None:
-        field.crew.hung.append(f"worker {sorted(worker.numbers)}, told to close,")
-        worker.kill()
+    field.crew.close(worker)
     return Fault(
         kind="store closed", struck=struck, ended=_now(), workers=worker.numbers, closes=True
     )
@@ -258,8 +254,7 @@ def worker_forked_and_opened(field: Field, random: Random) -> Fault:
 
 
 def _fork(kind: str, order: Order, field: Field, random: Random) -> Fault:
-    worker = field.crew.any(random)
-    struck, _ = field.crew.fork(worker, order)
+    worker, struck = field.crew.fork(random, order)
     return Fault(kind=kind, struck=struck, ended=_now(), workers=worker.numbers)
 
 
