@@ -152,7 +152,6 @@ def file_restored(field: Field, random: Random) -> Fault:
         copied=copied,
         log=[],
         head=head,
-        replaces=True,
     )
 
 

@@ -8,6 +8,8 @@ must be told; apart from this every guarantee holds on both sides of it. So:
 - An append under way across the restore may have been stored by both logs. An acknowledged one
   must be in one of them as it was told; what was told surely not to be written is in neither.
 - A read under way across it may have seen either, or some of both, and proves nothing.
+- A store may go on with what was put back, or say by LogReplacedError that this is another log;
+  either way a position that the log does not hold is refused.
 - The copy is the beginning of the log it was taken from, and holds all that was acknowledged
   before the copying began.
 """
@@ -56,7 +58,7 @@ def eras_of(campaign: Campaign) -> list[History]:
     closed = frozenset(
         worker for fault in campaign.faults if fault.closes for worker in fault.workers or ()
     )
-    replaced = min((each.struck for each in restores if each.replaces), default=None)
+    replaced = min((restore.struck for restore in restores), default=None)
     starts = [campaign.start, *(restore.head for restore in restores)]
     return [
         History(done, log, start, closed, replaced)

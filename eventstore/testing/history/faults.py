@@ -40,8 +40,6 @@ class Restore(Fault, frozen=True, kw_only=True):
     """The whole log of the era that ended here."""
     head: int
     """That of the copy."""
-    replaces: bool = False
-    """Open stores are still at the old log (a file that was replaced), and must notice."""
 
 
 class Campaign(msgspec.Struct, frozen=True, kw_only=True):
