@@ -79,7 +79,16 @@ class Workload:
 
     def step(self) -> None:
         """Do one thing."""
+        if self._calls.lost_position:
+            self._start_over()
         self._random.choices(self._actions, self._weights)[0]()
+
+    def _start_over(self) -> None:
+        """Forget what was seen of a log that does not hold it any more."""
+        self._position = 0
+        self._recent.clear()
+        self._calls.head = 0
+        self._calls.lost_position = False
 
     # --- Events
 
@@ -232,6 +241,7 @@ class Workload:
             "get_events_since",
             EventQuery(from_sequence=number, limit=limit),
             lambda: self._store.get_events_since(position, limit),
+            position,
         )
 
     def _tail_by_number(self) -> None:
@@ -302,6 +312,7 @@ class Workload:
             "wait_for_events",
             query.replace(from_sequence=head, limit=1),
             lambda: int(self._store.wait_for_events(head, WAIT, query)),
+            position=head,
         )
 
     def _version_of(self, entity: Entity) -> int:
