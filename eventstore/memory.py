@@ -135,17 +135,17 @@ class MemoryBackend(Backend):
         key = settings.path, settings.namespace
         if not settings.create and key not in _named_logs:
             raise ConfigurationError(
-                f"create: is false, but there is no log {settings.namespace!r}"
-                f" at {settings.safe_url}"
+                f"{settings.safe_url}: has no log {settings.namespace!r}; make it with"
+                " `eventstore init`, or open it without create=false"
             )
         if not settings.path:
             return cls(_MemoryLog())
         return cls(_named_logs.setdefault(key, _MemoryLog()))
 
     @classmethod
-    def drop(cls, settings: Settings) -> None:
+    def drop(cls, settings: Settings) -> bool:
         settings.refuse_driver_options()
-        _named_logs.pop((settings.path, settings.namespace), None)
+        return _named_logs.pop((settings.path, settings.namespace), None) is not None
 
     def close(self) -> None:
         pass

@@ -49,15 +49,24 @@ def open_store(url: str, **options: Any) -> EventStore:
     return EventStore(log)
 
 
-def drop_namespace(url: str, **options: Any) -> None:
+def drop_namespace(url: str, **options: Any) -> bool:
     """Remove the log that ``url`` names, with every event in it. There is no way back.
 
-    Takes the same options as ``open_store`` and raises the same errors. A log that does not
-    exist is no error.
+    Takes the same options as ``open_store`` and raises the same errors. Returns whether there was
+    a log to remove.
     """
     adapter, settings = _resolve(url, options)
-    adapter.drop(settings)
+    dropped = adapter.drop(settings)
     logger.debug("dropped %s", settings.safe_url)
+    return dropped
+
+
+def settings_of(url: str, **options: Any) -> Settings:
+    """Return a URL and its options taken apart, as ``open_store`` would. Nothing is connected to.
+
+    Raises ConfigurationError.
+    """
+    return _resolve(url, options)[1]
 
 
 def schema_ddl(url: str, **options: Any) -> str:
