@@ -37,7 +37,7 @@ _TIMES: Final = (
     (0, "", 0),
 )
 """From so many columns on, this is how a time is printed, in so many characters."""
-_LEAST_WITH_DATA: Final = 50
+_LEAST_WITH_DATA: Final = 70
 _SEQUENCE: Final = 6
 _VERSION: Final = 3
 
@@ -146,7 +146,7 @@ class _EventTable:
         table.add_column("entity", ratio=5, **texts)
         table.add_column("v", justify="right", min_width=_VERSION, no_wrap=True, style="cyan")
         if self._data:
-            table.add_column("data", ratio=8 if self._time_width > 10 else 2, style="dim", **texts)
+            table.add_column("data", ratio=5, style="dim", **texts)
         for event in events:
             tenant = f" @{event.tenant_id}" if event.tenant_id else ""
             cells = [
