@@ -88,6 +88,14 @@ def drop_namespace(url: str, **options: Any) -> bool:
     return was_there
 
 
+def settings_of(url: str, **options: Any) -> Settings:
+    """Return a URL and its options taken apart, as ``open_store`` would. Nothing is connected to.
+
+    Raises ConfigurationError.
+    """
+    return _resolve(url, options)[1]
+
+
 def schema_ddl(url: str, **options: Any) -> str:
     """Return the statements that create the log that ``url`` names, to be run by hand before it
     is opened with ``create=False``. Nothing is connected to.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import pty
+import re
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -19,6 +22,7 @@ from uuid import UUID
 import pytest
 
 from eventstore import Event, EventStore, open_store
+from eventstore.cli.files import written_whole
 from eventstore.transfer import append_in_order, import_lines
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -172,8 +176,12 @@ class TestImport:
 
         held = store.get_current_sequence()
         assert (code, printed) == (130, "")
-        assert complaint.startswith("eventstore: interrupted: stored ")
-        assert complaint.count("\n") == 1
+        told = re.fullmatch(
+            r"eventstore: interrupted: stored ([\d,]+) events in .*; run it again to go on\n",
+            complaint,
+        )
+        assert told is not None
+        assert int(told[1].replace(",", "")) == held  # the commit in flight is among them
         assert 0 < held < 20_000
         assert finished(start("import", str(file)))[0] == 0
         assert [event.data["number"] for event in store.get_events()] == list(range(20_000))
@@ -331,3 +339,155 @@ def test_lines_are_read_as_they_are_needed(store: EventStore) -> None:
     next(imported)
 
     assert asked < 5000
+
+
+class TestStreams:
+    """Standard streams that are closed, or that somebody left."""
+
+    def closed(self, start: Start, stream: str, *arguments: str) -> tuple[int, str, str]:
+        shell = ("sh", "-c", f'exec "$@" {stream}', "sh")
+        return finished(start(*arguments, before=shell))
+
+    @pytest.mark.parametrize("command", [("get",), ("--version",), ("info",)])
+    def test_a_closed_standard_output_is_one_sentence(
+        self, start: Start, store: EventStore, command: tuple[str, ...]
+    ) -> None:
+        code, _, complaint = self.closed(start, ">&-", *command)
+
+        assert code == 1
+        assert complaint == (
+            "eventstore: standard output is closed, so nothing was done; send it to /dev/null"
+            " instead\n"
+        )
+
+    def test_nothing_is_stored_where_it_cannot_be_shown(
+        self, start: Start, store: EventStore
+    ) -> None:
+        words = ("--event-type", "E", "--entity-type", "t", "--entity-id", "1")
+
+        code, _, complaint = self.closed(start, ">&-", "append", *words)
+
+        assert (code, complaint.count("\n")) == (1, 1)
+        assert store.get_current_sequence() == 0
+
+    @pytest.mark.parametrize(
+        "command", [("append",), ("import",), ("drop",), ("append", "--data", "-")]
+    )
+    def test_a_closed_standard_input_is_one_sentence_where_it_is_read(
+        self, start: Start, store: EventStore, command: tuple[str, ...]
+    ) -> None:
+        words = ("--event-type", "E", "--entity-type", "t", "--entity-id", "1")
+        more = words if "--data" in command else ()
+
+        code, printed, complaint = self.closed(start, "<&-", *command, *more)
+
+        assert (code, printed, complaint.count("\n")) == (2, "", 1)
+        assert "closed" in complaint
+        assert store.get_current_sequence() == 0
+
+    def test_a_closed_standard_input_is_no_matter_where_it_is_not_read(
+        self, start: Start, store: EventStore
+    ) -> None:
+        words = ("--event-type", "E", "--entity-type", "t", "--entity-id", "1")
+
+        code, _, complaint = self.closed(start, "<&-", "append", *words)
+
+        assert (code, complaint) == (0, "")
+        assert store.get_current_sequence() == 1
+
+    def test_a_closed_standard_error_changes_no_exit_code(
+        self, start: Start, store: EventStore
+    ) -> None:
+        assert self.closed(start, "2>&-", "count") == (0, "0\n", "")
+        assert self.closed(start, "2>&-", "get", "--limit", "-1") == (2, "", "")
+
+    def test_a_reader_that_dies_while_nothing_comes_in_is_noticed(
+        self, start: Start, store: EventStore
+    ) -> None:
+        store.append_batch(list(events(0, 1)))
+        process = start("tail", "--follow")
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        process.stdout.close()
+        process.stdout = None
+
+        assert process.wait(timeout=20) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_the_package_is_the_command_line_too(start: Start, store: EventStore) -> None:
+    assert finished(start("count", module="eventstore")) == (0, "0\n", "")
+
+
+def test_a_shell_can_complete_commands(start: Start) -> None:
+    asked = {
+        "_EVENTSTORE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "eventstore ex",
+        "COMP_CWORD": "1",
+    }
+
+    code, printed, _ = finished(start(more=asked))
+
+    assert (code, printed.split()) == (0, ["export"])
+
+
+class TestFiles:
+    """Who may read what an export writes, and what is never written over."""
+
+    def test_an_export_is_for_its_owner_alone(
+        self, start: Start, store: EventStore, tmp_path: Path
+    ) -> None:
+        new, old = tmp_path / "new.jsonl", tmp_path / "old.jsonl"
+        old.touch()
+        old.chmod(0o640)
+
+        assert finished(start("export", str(new)))[0] == 0
+        assert finished(start("export", "--force", str(old)))[0] == 0
+
+        assert stat.S_IMODE(new.stat().st_mode) == 0o600
+        assert stat.S_IMODE(old.stat().st_mode) == 0o640
+
+    def test_a_link_is_never_followed(
+        self, start: Start, store: EventStore, tmp_path: Path
+    ) -> None:
+        elsewhere, link = tmp_path / "elsewhere", tmp_path / "link"
+        elsewhere.write_text("mine")
+        link.symlink_to(elsewhere)
+
+        for command in (("export", "--force"), ("tail", "--checkpoint")):
+            code, printed, complaint = finished(start(*command, str(link)))
+
+            assert (code, printed) == (1, "")
+            assert complaint == f"eventstore: {link}: is a link; name the file that it leads to\n"
+        assert elsewhere.read_text() == "mine"
+
+    def test_what_is_written_whole_has_a_name_of_its_own_until_then(self, tmp_path: Path) -> None:
+        target = tmp_path / "log.jsonl"
+        with written_whole(target, replace=False) as stream:
+            (beside,) = tmp_path.iterdir()
+            assert stat.S_IMODE(beside.stat().st_mode) == 0o600
+            assert beside.name.startswith(".eventstore-")
+            stream.write(b"new")
+
+        assert [each.name for each in tmp_path.iterdir()] == ["log.jsonl"]
+        assert target.read_bytes() == b"new"
+
+    def test_a_file_that_somebody_made_meanwhile_is_left_alone(self, tmp_path: Path) -> None:
+        target = tmp_path / "log.jsonl"
+        with pytest.raises(FileExistsError), written_whole(target, replace=False):
+            target.write_bytes(b"theirs")
+
+        assert target.read_bytes() == b"theirs"
+        assert [each.name for each in tmp_path.iterdir()] == ["log.jsonl"]
+
+    def test_a_failure_names_the_path_that_was_given(self, tmp_path: Path) -> None:
+        target = tmp_path / "log.jsonl"
+        with (
+            pytest.raises(OSError, match="No space left on device") as caught,
+            written_whole(target, replace=False),
+        ):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "other.tmp"))
+
+        assert caught.value.filename == str(target)
