@@ -197,11 +197,12 @@ def _processes_against_raw(claim: Claim, url: str, effort: Effort) -> Finding:
 def _entity_against_raw(
     claim: partial[Claim], raw: RawPostgres, store: EventStore, effort: Effort
 ) -> Iterator[Finding]:
-    for _ in workloads.fill(store, Numbers(), effort.large):
+    numbers = Numbers()
+    for _ in workloads.fill(store, numbers, effort.large):
         pass
     comparison = Duel(store, raw, effort).rates(
-        lambda: raw.read_entity("large", workloads.an_account(effort.large)),
-        lambda: workloads.one_entity(store, effort.large),
+        lambda: raw.read_entity("large", numbers.stretch.any_account()),
+        lambda: workloads.one_entity(store, numbers),
     )
     yield Finding(
         claim=claim(
@@ -261,7 +262,10 @@ def redis(url: str, effort: Effort) -> Iterator[Finding]:
                 effort,
             )
             with closing(open_store(url, namespace="ours", durability="relaxed")) as reader:
-                waits = [workloads.wake_up(store, reader, 100) for _ in range(effort.rounds)]
+                waits = [
+                    workloads.wake_up(store, reader, duel.numbers, 100)
+                    for _ in range(effort.rounds)
+                ]
             yield in_milliseconds(
                 claim(what="from append to a waiting reader, p50", against="", mark=2.0), waits
             )

@@ -186,12 +186,13 @@ def entity_latency(
     claim: Callable[..., Claim], store: EventStore, events: int, mark: float, effort: Effort
 ) -> Finding:
     """Measure how long it takes to read one entity of 100 events among many."""
-    for _ in workloads.fill(store, Numbers(), events):
+    numbers = Numbers()
+    for _ in workloads.fill(store, numbers, events):
         pass
     return in_milliseconds(
         claim(what=f"one entity of 100 events among {events:,}, p50", against="", mark=mark),
         [
-            latencies(workloads.one_entity(store, events) for _ in range(200))
+            latencies(workloads.one_entity(store, numbers) for _ in range(200))
             for _ in range(effort.rounds)
         ],
     )

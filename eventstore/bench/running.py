@@ -188,7 +188,7 @@ class _Bench:
         yield self._wake_up("from append to a waiting reader")
 
     def _reads(self) -> Iterator[Result]:
-        store, read = self._store, self._effort.read
+        store = self._store
         yield self._rate("read all", lambda: workloads.read_all(store))
         yield self._rate("catch up in pages of 1,000", lambda: workloads.catch_up(store))
         for name, workload in (
@@ -199,7 +199,7 @@ class _Bench:
             ("100 events by time window", workloads.by_time),
             ("count by tag", workloads.count),
         ):
-            yield self._latency(name, partial(workload, store, read))
+            yield self._latency(name, partial(workload, store, self._log))
 
     def _growth(self, size: int) -> Iterator[Result]:
         append, read = "append in batches of 100", "one entity of 100 events"
@@ -207,11 +207,11 @@ class _Bench:
             note = f"not reached in {self._effort.patience:.0f} s"
             yield Result(workload=append, unit="events/s", events=size, note=note)
             return
-        # What is appended here is no part of the log that is read, and little beside it.
-        batch = partial(workloads.batch, self._store, self._numbers, _GROWTH_BATCH)
+        found = self._latency(read, partial(workloads.one_entity, self._store, self._log))
+        # These go on where the log ends, to its old entities, all over it.
+        batch = partial(workloads.batch, self._store, self._log, _GROWTH_BATCH)
         appended = self._rate(append, batch)
         yield msgspec.structs.replace(appended, events=size)
-        found = self._latency(read, partial(workloads.one_entity, self._store, size))
         yield msgspec.structs.replace(found, events=size)
 
     def _contention(self) -> Iterator[Result]:
@@ -228,10 +228,10 @@ class _Bench:
         self._tell(name)
         samples = min(self._effort.calls, 200)
         if Capability.MULTI_PROCESS not in self._store.capabilities:
-            found = workloads.wake_up(self._store, self._store, samples)
+            found = workloads.wake_up(self._store, self._store, self._numbers, samples)
         else:
             with self._another() as reader:
-                found = workloads.wake_up(self._store, reader, samples)
+                found = workloads.wake_up(self._store, reader, self._numbers, samples)
         return Result(workload=name, unit="s", latencies=found)
 
     def _by_processes(self, name: str) -> Result:
