@@ -1,7 +1,7 @@
 -- Removes a log with all it holds; what others keep in the schema stays, and the schema with it.
--- ("eventstore" stands for the namespace.)
+-- ("eventstore" stands for the namespace.) The tables in the order in which an append locks them.
 
-DROP TABLE "eventstore".events, "eventstore".log;
+DROP TABLE "eventstore".log, "eventstore".events;
 DROP FUNCTION "eventstore".append_many;
 DROP FUNCTION "eventstore".append_one;
 DROP FUNCTION "eventstore".log_state;

@@ -1,28 +1,36 @@
-"""A namespace in the database: a schema that holds one log. Found, made, removed, printed."""
+"""A namespace in the database: a schema that holds one log. Found, made, removed, printed.
+
+All of it in a transaction whose search path is settled.
+"""
 
 from __future__ import annotations
 
 from typing import Final
+from uuid import UUID
 
 from eventstore.errors import ConfigurationError
 from eventstore_postgres.queries import load, within
-from eventstore_postgres.sessions import Session, translated
+from eventstore_postgres.sessions import Session
 
 FORMAT: Final = 1
 """Of the tables and functions that this program reads and writes."""
 
 _CREATE_LOCK: Final = 1702260589
 
+_FUNCTIONS: Final = ("append_many", "append_one", "lock_log", "log_state", "refuse_change")
+
 _FOUND = """
-    SELECT c.relname::text, pg_catalog.array_agg(a.attname::text)
-    FROM pg_catalog.pg_class c
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-    WHERE n.nspname = %s AND c.relname IN ('log', 'events')
+    SELECT c.relname::text, array_agg(a.attname::text)
+    FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+    WHERE c.relnamespace = to_regnamespace('"eventstore"') AND c.relname IN ('log', 'events')
     GROUP BY c.oid, c.relname
 """
 
-_LOG: Final = 'SELECT log_id::text, least_reader, least_writer FROM "eventstore".log'
+_PRESENT = """
+    SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace = to_regnamespace('"eventstore"')
+"""
+
+_LOG: Final = 'SELECT log_id, least_reader, least_writer FROM "eventstore".log'
 
 _OURS: Final = {
     "log": {"log_id", "least_reader", "least_writer"},
@@ -30,20 +38,29 @@ _OURS: Final = {
 }
 
 
-def open_log(session: Session, namespace: str, *, create: bool) -> str:
-    """Return the id of the log in a namespace, made where it is not there and may be."""
-    with translated("the log cannot be opened"):
-        return _open_log(session, namespace, create)
+def open_log(
+    session: Session, namespace: str, where: str, *, create: bool, owner: str | None
+) -> UUID:
+    """Return the id of the log in a namespace, made where it is not there and may be.
 
-
-def _open_log(session: Session, namespace: str, create: bool) -> str:
+    ConfigurationError where a part of it belongs to a role that is not to be trusted: who owns
+    a function decides what those do who call it. ``owner`` is such a role to be trusted.
+    """
+    _check_owners(session, namespace, owner)
     if not _is_there(session, namespace):
         if not create:
             raise ConfigurationError(
-                f"namespace: there is no log {namespace!r} in this database, and create=false:"
-                " have it made by what `eventstore schema URL` prints"
+                f"{where}: has no log {namespace!r}; make it with `eventstore init`, or open it"
+                " without create=false"
             )
         _create(session, namespace)
+        _check_owners(session, namespace, owner)
+    present = {name for (name,) in session.execute(within(namespace, _PRESENT)).fetchall()}
+    if missing := sorted(set(_FUNCTIONS) - present):
+        raise ConfigurationError(
+            f"namespace: the log {namespace!r} lacks the functions {', '.join(missing)} of what"
+            " `eventstore schema URL` prints"
+        )
     row = session.execute(within(namespace, _LOG)).fetchone()
     if row is None:
         raise ConfigurationError(f"namespace: the table {namespace}.log has lost its row")
@@ -53,21 +70,27 @@ def _open_log(session: Session, namespace: str, create: bool) -> str:
             f"namespace: the log {namespace!r} has format {least_reader}/{least_writer}, this"
             f" program understands {FORMAT}: upgrade eventstore-toolkit"
         )
-    return str(log_id)
+    return UUID(str(log_id))
 
 
-def drop_log(session: Session, namespace: str) -> None:
-    """Remove the log in a namespace, if it is there."""
-    with translated("the log cannot be removed"), session.transaction():
-        _lock(session, namespace)
-        if _is_there(session, namespace):
-            session.execute(within(namespace, load("drop.sql")))
+def drop_log(session: Session, namespace: str) -> bool:
+    """Remove the log in a namespace; return whether it was there."""
+    _lock(session, namespace)
+    found = _is_there(session, namespace)
+    if found:
+        session.execute(within(namespace, load("drop.sql")))
+    return found
 
 
-def ddl(namespace: str) -> str:
+def ddl(namespace: str, *, strict: bool) -> str:
     """Return the SQL that makes a log, and that grants a role what it needs."""
-    grants = within(namespace, load("grants.sql")).replace("\n", "\n-- ").removesuffix("-- ")
-    return f"{creation(namespace)}\n-- {grants}"
+    grants = within(namespace, load("strict_grants.sql" if strict else "grants.sql"))
+    made = creation(namespace) + ("\n" + within(namespace, load("strict.sql")) if strict else "")
+    return (
+        # Whoever runs it: no name in it means what somebody put at the front of the path.
+        f"BEGIN;\nSET LOCAL search_path = pg_catalog, pg_temp;\n\n{made}\nCOMMIT;\n\n-- "
+        + grants.replace("\n", "\n-- ").removesuffix("-- ")
+    )
 
 
 def creation(namespace: str) -> str:
@@ -76,22 +99,31 @@ def creation(namespace: str) -> str:
 
 
 def _create(session: Session, namespace: str) -> None:
-    with session.transaction():
-        _lock(session, namespace)
-        if not _is_there(session, namespace):  # another process may have been faster
-            session.execute(creation(namespace))
+    _lock(session, namespace)
+    if not _is_there(session, namespace):  # another process may have been faster
+        session.execute(creation(namespace))
 
 
 def _lock(session: Session, namespace: str) -> None:
-    session.execute(
-        "SELECT pg_catalog.pg_advisory_xact_lock(%s, pg_catalog.hashtext(%s))",
-        (_CREATE_LOCK, namespace),
-    )
+    session.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_CREATE_LOCK, namespace))
+
+
+def _check_owners(session: Session, namespace: str, owner: str | None) -> None:
+    found = session.execute(
+        within(namespace, load("owners.sql")), {"functions": list(_FUNCTIONS), "owner": owner}
+    ).fetchall()
+    if found:
+        names = ", ".join(f"{what} of {role!r}" for what, role in found)
+        raise ConfigurationError(
+            f"namespace: {namespace!r} holds what belongs to a role that this one is not a member"
+            f" of, nor the database's owner: {names}; choose another namespace, or say with owner="
+            " which role is to be trusted"
+        )
 
 
 def _is_there(session: Session, namespace: str) -> bool:
     """Return whether there is a log; ConfigurationError for tables that are not ours."""
-    found = dict(session.execute(_FOUND, (namespace,)).fetchall())
+    found = dict(session.execute(within(namespace, _FOUND)).fetchall())
     if not found:
         return False
     for table, columns in _OURS.items():

@@ -90,7 +90,9 @@ def test_libpq_options_pass_through(server: PostgresServer, namespace: str) -> N
     with open_store(url, namespace=namespace, keepalives=1) as store:
         backend = store._log.backend
         assert isinstance(backend, PostgresBackend)
-        assert backend._row("SELECT pg_catalog.current_setting('application_name')") == ("orders",)
+        assert backend._rows("SELECT pg_catalog.current_setting('application_name')") == [
+            ("orders",)
+        ]
 
 
 # --- Databases
@@ -213,7 +215,7 @@ def test_twenty_may_create_at_once(server: PostgresServer, namespace: str) -> No
 def test_without_create_what_is_missing_is_told_and_nothing_made(
     server: PostgresServer, admin: psycopg.Connection[Any], namespace: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match="eventstore schema"):
+    with pytest.raises(ConfigurationError, match="make it with `eventstore init`, or open it with"):
         open_store(server.url, namespace=namespace, create=False)
 
     assert admin.execute("SELECT to_regnamespace(%s)", (namespace,)).fetchone() == (None,)
