@@ -6,7 +6,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 from eventstore.backend import Backend
-from eventstore.errors import ConfigurationError, MissingDriverError
+from eventstore.errors import (
+    ConfigurationError,
+    MissingDriverError,
+    UnsupportedOperationError,
+)
 from eventstore.log import Log, logger
 from eventstore.store import EventStore
 from eventstore.url import Settings, redacted, split_url
@@ -60,13 +64,17 @@ def drop_namespace(url: str, **options: Any) -> None:
     logger.debug("dropped %s", settings.safe_url)
 
 
-def schema_ddl(url: str, **options: Any) -> str:
+def schema_ddl(url: str, *, strict: bool = False, **options: Any) -> str:
     """Return the statements that create the log that ``url`` names, to be run by hand before it
     is opened with ``create=False``. Nothing is connected to.
 
-    Raises ConfigurationError, and UnsupportedOperationError where there is no such schema.
+    ``strict``: for a log that is appended to by functions alone, with the rights of a role that
+    cannot log in. Raises ConfigurationError, and UnsupportedOperationError where there is no such
+    schema.
     """
-    adapter, settings = _resolve(url, options)
+    adapter, settings = _resolve(url, options | {"strict": True} if strict else options)
+    if strict and "strict" not in adapter.options:
+        raise UnsupportedOperationError(f"strict: {settings.scheme}:// has no stricter schema")
     return adapter.schema_ddl(settings)
 
 

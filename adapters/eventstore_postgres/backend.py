@@ -69,16 +69,13 @@ _TRANSACTION: Final = """
 class PostgresBackend(Backend):
     """A log in a schema of its own. Reads go through a pool, appends by a connection apart."""
 
-    options: ClassVar[frozenset[str]] = frozenset({"notify", "owner", "pool_size"})
+    options: ClassVar[frozenset[str]] = frozenset({"notify", "owner", "pool_size", "strict"})
 
     def __init__(self, settings: Settings) -> None:
         self._namespace = settings.namespace
         self._sessions = Sessions(settings)
         notify = as_flag("notify", settings.own_options.get("notify", True))
         self._notify = notify and self._sessions.held
-        owner = settings.own_options.get("owner")
-        if owner is not None and (type(owner) is not str or not owner):
-            raise ConfigurationError(f"owner: must be the name of a role, not {owner!r:.100}")
         session = self._sessions.connect()
         self._writer: Session | None = session
         try:
@@ -87,13 +84,7 @@ class PostgresBackend(Backend):
                 translated("the log cannot be opened"),
             ):
                 self._sessions.begin(session)
-                self._log_id = namespaces.open_log(
-                    session,
-                    settings.namespace,
-                    settings.safe_url,
-                    create=settings.create,
-                    owner=owner,
-                )
+                self._log_id = namespaces.open_log(session, settings)
                 session.execute("COMMIT")
                 self._place = self._place_of(session.cursor())
         except BaseException:
@@ -124,12 +115,13 @@ class PostgresBackend(Backend):
         return found
 
     @classmethod
-    def schema_ddl(cls, settings: Settings, *, strict: bool = False) -> str:
+    def schema_ddl(cls, settings: Settings) -> str:
         """Return the SQL for teams that forbid DDL at run time: tables, functions, grants.
 
-        ``strict``: appends go through functions alone, which run as a role that cannot log in.
+        With the option ``strict`` appends go through functions alone, which run with the rights of
+        a role that cannot log in.
         """
-        return namespaces.ddl(settings.namespace, strict=strict)
+        return namespaces.ddl(settings)
 
     def close(self) -> None:
         self._listener.close()

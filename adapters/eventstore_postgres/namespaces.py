@@ -9,11 +9,16 @@ from typing import Final
 from uuid import UUID
 
 from eventstore.errors import ConfigurationError
+from eventstore.names import shown
+from eventstore.url import Settings, as_flag
 from eventstore_postgres.queries import load, within
 from eventstore_postgres.sessions import Session
 
 FORMAT: Final = 1
 """Of the tables and functions that this program reads and writes."""
+
+STRICT_OWNER: Final = "eventstore_owner"
+"""See strict.sql."""
 
 _CREATE_LOCK: Final = 1702260589
 
@@ -38,23 +43,22 @@ _OURS: Final = {
 }
 
 
-def open_log(
-    session: Session, namespace: str, where: str, *, create: bool, owner: str | None
-) -> UUID:
+def open_log(session: Session, settings: Settings) -> UUID:
     """Return the id of the log in a namespace, made where it is not there and may be.
 
     ConfigurationError where a part of it belongs to a role that is not to be trusted: who owns
-    a function decides what those do who call it. ``owner`` is such a role to be trusted.
+    a function decides what those do who call it.
     """
-    _check_owners(session, namespace, owner)
+    namespace = settings.namespace
+    _check_owners(session, settings)
     if not _is_there(session, namespace):
-        if not create:
+        if not settings.create:
             raise ConfigurationError(
-                f"{where}: has no log {namespace!r}; make it with `eventstore init`, or open it"
-                " without create=false"
+                f"{settings.safe_url}: has no log {namespace!r}; make it with `eventstore init`, or"
+                " open it without create=false"
             )
-        _create(session, namespace)
-        _check_owners(session, namespace, owner)
+        _create(session, settings)
+        _check_owners(session, settings)
     present = {name for (name,) in session.execute(within(namespace, _PRESENT)).fetchall()}
     if missing := sorted(set(_FUNCTIONS) - present):
         raise ConfigurationError(
@@ -82,42 +86,55 @@ def drop_log(session: Session, namespace: str) -> bool:
     return found
 
 
-def ddl(namespace: str, *, strict: bool) -> str:
+def ddl(settings: Settings) -> str:
     """Return the SQL that makes a log, and that grants a role what it needs."""
-    grants = within(namespace, load("strict_grants.sql" if strict else "grants.sql"))
-    made = creation(namespace) + ("\n" + within(namespace, load("strict.sql")) if strict else "")
+    grants = load("strict_grants.sql" if _is_strict(settings) else "grants.sql")
+    commented = within(settings.namespace, grants).replace("\n", "\n-- ").removesuffix("-- ")
     return (
         # Whoever runs it: no name in it means what somebody put at the front of the path.
-        f"BEGIN;\nSET LOCAL search_path = pg_catalog, pg_temp;\n\n{made}\nCOMMIT;\n\n-- "
-        + grants.replace("\n", "\n-- ").removesuffix("-- ")
+        "BEGIN;\nSET LOCAL search_path = pg_catalog, pg_temp;\n\n"
+        f"{_creation(settings)}\nCOMMIT;\n\n-- {commented}"
     )
 
 
-def creation(namespace: str) -> str:
-    """Return the SQL that makes a log."""
-    return within(namespace, load("schema.sql") + "\n" + load("append.sql"))
+def _creation(settings: Settings) -> str:
+    files = ["schema.sql", "append.sql", *(["strict.sql"] if _is_strict(settings) else [])]
+    return within(settings.namespace, "\n".join(load(name) for name in files))
 
 
-def _create(session: Session, namespace: str) -> None:
-    _lock(session, namespace)
-    if not _is_there(session, namespace):  # another process may have been faster
-        session.execute(creation(namespace))
+def _is_strict(settings: Settings) -> bool:
+    return as_flag("strict", settings.own_options.get("strict", False))
+
+
+def _owner_named(settings: Settings) -> str | None:
+    """Return which role may own the log beside those that are trusted anyhow."""
+    owner = settings.own_options.get("owner", STRICT_OWNER if _is_strict(settings) else None)
+    if owner is not None and (type(owner) is not str or not owner):
+        raise ConfigurationError(f"owner: must be the name of a role, not {shown(owner)}")
+    return owner
+
+
+def _create(session: Session, settings: Settings) -> None:
+    _lock(session, settings.namespace)
+    if not _is_there(session, settings.namespace):  # another process may have been faster
+        session.execute(_creation(settings))
 
 
 def _lock(session: Session, namespace: str) -> None:
     session.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_CREATE_LOCK, namespace))
 
 
-def _check_owners(session: Session, namespace: str, owner: str | None) -> None:
+def _check_owners(session: Session, settings: Settings) -> None:
     found = session.execute(
-        within(namespace, load("owners.sql")), {"functions": list(_FUNCTIONS), "owner": owner}
+        within(settings.namespace, load("owners.sql")),
+        {"functions": list(_FUNCTIONS), "owner": _owner_named(settings)},
     ).fetchall()
     if found:
         names = ", ".join(f"{what} of {role!r}" for what, role in found)
         raise ConfigurationError(
-            f"namespace: {namespace!r} holds what belongs to a role that this one is not a member"
-            f" of, nor the database's owner: {names}; choose another namespace, or say with owner="
-            " which role is to be trusted"
+            f"namespace: {settings.namespace!r} holds what belongs to a role that this one is not a"
+            f" member of, nor the database's owner: {names}; choose another namespace, or say with"
+            " owner= which role is to be trusted"
         )
 
 

@@ -1,5 +1,5 @@
 -- What a role needs that reads and appends, and no more. It opens the log with
--- create=false and owner=eventstore_owner.
+-- create=false and strict=true.
 -- ("eventstore" stands for the namespace, "app" for the role.)
 
 GRANT USAGE ON SCHEMA "eventstore" TO "app";

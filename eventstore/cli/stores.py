@@ -34,12 +34,20 @@ def schema(
             help="The store; only its scheme and namespace count, nothing is connected to.",
         ),
     ],
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="For a log that is appended to by functions alone, which a role that cannot log in"
+            " owns (PostgreSQL).",
+        ),
+    ] = False,
 ) -> None:
     """Print the DDL that creates the log, and the rights that a role needs to use it.
 
     For teams that forbid DDL at run time: run it by hand, then open the log with create=false.
     """
-    typer.echo(schema_ddl(url))
+    typer.echo(schema_ddl(url, strict=strict))
 
 
 def info(url: Url, output: Format = None) -> None:
