@@ -23,9 +23,9 @@ from eventstore.reading import filters_nothing
 from eventstore_mongodb.by_time import page_by_time
 from eventstore_mongodb.documents import (
     NEW,
-    ONLY_IDS,
     WITHOUT_EVENTS,
     WITHOUT_PAYLOADS,
+    Projection,
     StoredCommit,
     entity_key,
     id_key,
@@ -86,15 +86,14 @@ class CommitReader:
 
     # --- The tail
 
-    def since(self, last: int, limit: int) -> list[StoredCommit]:
-        """Return the commit that ends at ``last`` and those after it, without events."""
-        found = self.find({"last": {"$gte": last}}, WITHOUT_EVENTS)
+    def since(self, last: int, limit: int, projection: Projection) -> list[StoredCommit]:
+        """Return the commit that ends at ``last`` and those after it."""
+        found = self.find({"last": {"$gte": last}}, projection)
         return self._taken(found.sort("last", 1).limit(limit))
 
-    def after(self, last: int, limit: int) -> list[StoredCommit]:
-        """Return the commits after ``last``, with the ids of their events alone."""
-        found = self.find({"last": {"$gt": last}}, ONLY_IDS)
-        return self._taken(found.sort("last", 1).limit(limit))
+    def ends_at(self, sequence: int) -> bool:
+        """Return whether a commit ends there."""
+        return any(True for _ in self.find({"last": sequence}, _END).limit(1))
 
     def tail(self) -> StoredCommit | None:
         """Return the newest commit, without events."""
@@ -160,7 +159,7 @@ class CommitReader:
 
     def with_ids(self, keys: Sequence[EventKey]) -> list[Event]:
         """Return the events of these identities, those that are recorded."""
-        wanted = set(keys)
+        wanted = {(tenant_id, event_id.bytes) for tenant_id, event_id in keys}
         events: list[Event] = []
         for start in range(0, len(keys), _WINDOW):
             ids = [id_key(event_id) for _, event_id in keys[start : start + _WINDOW]]
@@ -170,7 +169,7 @@ class CommitReader:
                 events += [
                     event
                     for event in commit.events_with_ids(bare)
-                    if (event.tenant_id, event.event_id) in wanted
+                    if (event.tenant_id, event.event_id.bytes) in wanted
                 ]
         return events
 
