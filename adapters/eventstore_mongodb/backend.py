@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from time import monotonic
 from typing import Any, ClassVar, Final, Self
 
 from bson.raw_bson import RawBSONDocument
@@ -19,6 +20,7 @@ from pymongo.write_concern import WriteConcern
 
 from eventstore.backend import Backend, Capability, PageRequest
 from eventstore.commit import Batch, EventKey, Outcome
+from eventstore.deadline import time_left
 from eventstore.errors import (
     ConfigurationError,
     DurabilityWarning,
@@ -29,13 +31,14 @@ from eventstore.errors import (
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore.url import Durability, Settings
-from eventstore_mongodb.appending import Appender
+from eventstore_mongodb.appending import TRUSTED, Appender
 from eventstore_mongodb.documents import OPTIONS, RAW
 from eventstore_mongodb.namespaces import LOG, Namespace
 from eventstore_mongodb.reading import CommitReader, Commits
 from eventstore_mongodb.server import (
     Clock,
     Server,
+    closed,
     connected,
     described,
     driver_errors,
@@ -50,6 +53,8 @@ class MongoBackend(Backend):
     """A log in a collection of commits."""
 
     max_group_bytes: ClassVar[int] = 1_000_000
+    trusted: ClassVar[float] = TRUSTED
+    """Seconds for which what was seen of the log is trusted to stand."""
 
     def __init__(self, settings: Settings, client: Any) -> None:
         self._settings = settings
@@ -60,11 +65,12 @@ class MongoBackend(Backend):
         self._rebinding = threading.Lock()
         self._streams = True
         """Whether change streams are worth a try."""
-        with driver_errors(self._timeout):
+        with driver_errors(time_left(self._timeout)):
             self._server = self._describe(client)
             self._bind(client)
             self._check(self._namespace)
             self._log_id = self._namespace.log_id(create=settings.create)
+        self._log_seen_at = monotonic()
 
     # --- Opening and closing
 
@@ -74,17 +80,17 @@ class MongoBackend(Backend):
         try:
             return cls(settings, client)
         except BaseException:
-            client.close()
+            closed(client, time_left(settings.timeout))
             raise
 
     @classmethod
-    def drop(cls, settings: Settings) -> None:
+    def drop(cls, settings: Settings) -> bool:
         client = cls._connect(settings)
         try:
-            with driver_errors(settings.timeout):
-                Namespace(cls._database(client, settings), settings.namespace).drop()
+            with driver_errors(time_left(settings.timeout)):
+                return Namespace(cls._database(client, settings), settings.namespace).drop()
         finally:
-            client.close()
+            closed(client, time_left(settings.timeout))
 
     @classmethod
     def _connect(cls, settings: Settings) -> Any:
@@ -134,14 +140,26 @@ class MongoBackend(Backend):
             max_bytes=self._server.max_document_bytes,
             now=self._clock.now,
             insert=lambda document: self._insert(commits, document, **session),
+            check_log=self._check_log,
+            trusted=self.trusted,
         )
 
     def _insert(self, commits: Commits, document: RawBSONDocument, **session: Any) -> None:
         commits.insert_one(document, **session)
 
+    def _check_log(self) -> None:
+        """Raise LogReplacedError where this is no longer the log that was opened."""
+        now = monotonic()
+        self._namespace.check_log_id(self._log_id)
+        self._log_seen_at = now
+
+    def _check_log_now_and_then(self) -> None:
+        if monotonic() - self._log_seen_at >= self.trusted:
+            self._check_log()
+
     def close(self) -> None:
         if not self._is_forked:
-            self._client.close()
+            closed(self._client, time_left(self._timeout))
 
     def after_fork(self) -> None:
         self._inherited.append(self._client)
@@ -156,7 +174,7 @@ class MongoBackend(Backend):
                 if self._is_forked:
                     self._bind(self._connect(self._settings))
                     self._is_forked = False
-        with driver_errors(seconds):
+        with driver_errors(time_left(seconds)):
             yield
 
     # --- What it is
@@ -222,6 +240,7 @@ class MongoBackend(Backend):
             theirs = Namespace(database, self._settings.namespace)
             about = theirs.meta.find_one(LOG, session=connection)
             if about is None or about.get("log_id") != self._log_id:
+                self._check_log()
                 raise ConfigurationError("connection: the session is one to another server")
             reader = self._reader_of(theirs.commits, session=connection)
             appender = self._appender_of(theirs.commits, reader, session=connection)
@@ -242,7 +261,9 @@ class MongoBackend(Backend):
 
     def read(self, page: PageRequest) -> list[Event]:
         with self._within(self._timeout):
-            return self._reader.page(page)
+            events = self._reader.page(page)
+            self._check_log_now_and_then()
+            return events
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
         with self._within(self._timeout):
@@ -256,6 +277,7 @@ class MongoBackend(Backend):
         with self._within(self._timeout):
             seen = self._reader.seen
             head = self._reader.head()
+            self._check_log_now_and_then()
             if head < seen and self.confirmed_head() >= seen:
                 self._reader.seen = seen
                 raise StoreUnavailableError("a new primary has not caught up yet")
@@ -266,6 +288,7 @@ class MongoBackend(Backend):
             head = self._reader.head()
             while (after := self._reader.next_after(head)) is not None:
                 head = after
+            self._check_log()
             return head
 
     def version(self, entity: Entity) -> int:
@@ -277,7 +300,8 @@ class MongoBackend(Backend):
     ) -> list[Entity]:
         with self._within(self._timeout):
             entities = self._reader.new_entities(entity_type, tenant_id, self._reader.head())
-            return list(islice(entities, offset, offset + limit))
+            # Not to offset + limit, which may be more than any number of events.
+            return list(islice(islice(entities, offset, None), limit))
 
     # --- Waiting
 
@@ -286,7 +310,7 @@ class MongoBackend(Backend):
             super().wait(after, timeout, nap)
             return
         try:
-            with self._within(self._timeout + timeout):
+            with self._within(self._timeout):
                 self._await_change(after, timeout)
         except (ConfigurationError, StoreUnavailableError) as error:
             if isinstance(error, StoreUnavailableError) and error.transient:
@@ -298,6 +322,8 @@ class MongoBackend(Backend):
             {"$match": {"operationType": "insert"}},
             {"$project": {"_id": 1}},
         ]
+        # Half of what the call has left at the most, so that the answer comes within it.
+        timeout = min(timeout, time_left(self._timeout) / 2)
         milliseconds = max(round(timeout * 1000), 1)
         with self._commits.watch(pipeline, max_await_time_ms=milliseconds) as stream:
             if self._reader.head() <= after:  # once the stream stands: nothing is missed

@@ -22,7 +22,7 @@ at ``_payload``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -45,11 +45,16 @@ OPTIONS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
 )
 RAW: Final = OPTIONS.with_options(document_class=RawBSONDocument)
 
-WITHOUT_EVENTS: Final = {"events": 0}
+Projection = Mapping[str, int]
+"""Which fields are read."""
+WITHOUT_EVENTS: Final[Projection] = {"events": 0}
 """The projection that leaves the head of a commit."""
-ONLY_IDS: Final = {"events.id": 1, **dict.fromkeys(("last", "recorded_at", "keys", "versions"), 1)}
+ONLY_IDS: Final[Projection] = {
+    "events.id": 1,
+    **dict.fromkeys(("last", "token", "recorded_at", "keys", "versions"), 1),
+}
 """The projection that leaves of each event the id."""
-WITHOUT_PAYLOADS: Final = {"events.data": 0, "events.metadata": 0}
+WITHOUT_PAYLOADS: Final[Projection] = {"events.data": 0, "events.metadata": 0}
 
 NEW: Final = "new"
 """The key of commits with an entity's first event; followed by a type, of that type."""
@@ -246,6 +251,12 @@ class StoredCommit:
             self.recorded_at: datetime = document["recorded_at"].replace(tzinfo=UTC)
 
     @property
+    def token(self) -> bytes:
+        """What tells this commit from another in its place."""
+        with _readable():
+            return bytes(self._document["token"])
+
+    @property
     def size(self) -> int:
         """How many bytes the document has."""
         return len(self._document.raw)
@@ -262,7 +273,8 @@ class StoredCommit:
             return dict(zip(self._document["keys"], self._document["versions"], strict=False))
 
     def ids(self) -> set[bytes]:
-        """Return the ids of its events, 16 bytes each."""
+        """Return the ids of its events, 16 bytes each (whoever may choose ids can choose UUIDs
+        of one hash; nobody can choose such bytes)."""
         with _readable():
             return {event["id"].bytes for event in self._document["events"]}
 

@@ -12,7 +12,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 from uuid_utils.compat import uuid4
 
-from eventstore.errors import ConfigurationError
+from eventstore.errors import ConfigurationError, LogReplacedError
 
 FORMAT: Final = {"reader": 1, "writer": 1}
 """The least versions of this adapter that understand the log: to read it, to append to it."""
@@ -39,8 +39,8 @@ class Namespace:
             return known
         if not create:
             raise ConfigurationError(
-                f"create: there is no log {self._name!r} in the database"
-                f" {self.database.name!r}, and create is false"
+                f"the database {self.database.name!r}: has no log {self._name!r}; make it with"
+                " `eventstore init`, or open it without create=false"
             )
         self.commits.create_indexes(
             [pymongo.IndexModel(keys if isinstance(keys, str) else [*keys]) for keys in _INDEXES]
@@ -75,11 +75,23 @@ class Namespace:
             )
         return str(log_id)
 
-    def drop(self) -> None:
-        """Remove the log, if it is there; ConfigurationError if it is none of ours."""
-        if self.existing_log_id() is not None:
+    def check_log_id(self, log_id: str) -> None:
+        """Raise LogReplacedError unless the log is (still) the one of this id."""
+        about = self.meta.find_one(LOG, {"log_id": 1})
+        if about is None or about.get("log_id") != log_id:
+            raise LogReplacedError(
+                f"the log {self._name!r} was removed or replaced while this store was open: open"
+                " it anew"
+            )
+
+    def drop(self) -> bool:
+        """Remove the log and return whether it was there; ConfigurationError if it is none of
+        ours."""
+        is_there = self.existing_log_id() is not None
+        if is_there:
             self.commits.drop()
             self.meta.drop()
+        return is_there
 
     def refuse_what_cannot_hold_a_log(self) -> None:
         """Raise ConfigurationError for a view, a capped collection or the like in our place."""

@@ -23,9 +23,9 @@ from eventstore.reading import filters_nothing
 from eventstore_mongodb.by_time import page_by_time
 from eventstore_mongodb.documents import (
     NEW,
-    ONLY_IDS,
     WITHOUT_EVENTS,
     WITHOUT_PAYLOADS,
+    Projection,
     StoredCommit,
     entity_key,
     id_key,
@@ -86,15 +86,14 @@ class CommitReader:
 
     # --- The tail
 
-    def since(self, last: int, limit: int) -> list[StoredCommit]:
-        """Return the commit that ends at ``last`` and those after it, without events."""
-        found = self.find({"last": {"$gte": last}}, WITHOUT_EVENTS)
+    def since(self, last: int, limit: int, projection: Projection) -> list[StoredCommit]:
+        """Return the commit that ends at ``last`` and those after it."""
+        found = self.find({"last": {"$gte": last}}, projection)
         return self._taken(found.sort("last", 1).limit(limit))
 
-    def after(self, last: int, limit: int) -> list[StoredCommit]:
-        """Return the commits after ``last``, with the ids of their events alone."""
-        found = self.find({"last": {"$gt": last}}, ONLY_IDS)
-        return self._taken(found.sort("last", 1).limit(limit))
+    def ends_at(self, sequence: int) -> bool:
+        """Return whether a commit ends there."""
+        return any(True for _ in self.find({"last": sequence}, _END).limit(1))
 
     def tail(self) -> StoredCommit | None:
         """Return the newest commit, without events."""

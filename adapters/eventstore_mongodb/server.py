@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -28,6 +28,7 @@ from pymongo.errors import (
     WriteConcernError,
 )
 
+from eventstore.deadline import INSTANT, time_left
 from eventstore.errors import (
     ConfigurationError,
     CorruptLogError,
@@ -45,6 +46,8 @@ _PASSED_ON: Final = re.compile(
     "|disableocspendpointcheck|insecure)?"
 )
 """Options, in lower case, that change no guarantee."""
+
+_SECRET: Final = re.compile(r"(?i)password|authmechanismproperties")
 
 _SETTLED: Final = {
     "w": "majority",
@@ -68,9 +71,11 @@ _INSTEAD: Final = dict.fromkeys(
 _OUT_OF_DISK: Final = 14031
 _UNAUTHORIZED: Final = frozenset({13, 18, 8000})
 _TRANSIENT: Final = frozenset(
-    {6, 7, 50, 89, 91, 112, 189, 246, 262, 290, 9001, 10107, 11600, 11602, 13435, 13436}
+    {6, 7, 50, 89, 91, 112, 134, 189, 202, 246, 262, 290, 9001, 10107}
+    | {11600, 11601, 11602, 13435, 13436}
 )
-"""Codes of what passes: network, time limits, write conflicts, shutdown, a change of primary."""
+"""Codes of what passes: network, time limits, write conflicts, shutdown, a change of primary,
+reads that a majority cannot serve yet, an operation that was killed."""
 _CLOCK_ASKED_EVERY: Final = 60.0
 
 
@@ -121,7 +126,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
         else:
             why = _INSTEAD.get(lower, "is unknown, or could change what the store guarantees")
             raise ConfigurationError(f"{name}: {why}")
-    milliseconds = max(round(settings.timeout * 1000), 1)
+    milliseconds = max(round(time_left(settings.timeout) * 1000), 1)
     options.setdefault("connectTimeoutMS", min(milliseconds, 20_000))
     options.setdefault("appName", "eventstore")
     return {**options, "serverSelectionTimeoutMS": milliseconds, "retryWrites": False}
@@ -147,8 +152,25 @@ def connected(settings: Settings) -> pymongo.MongoClient[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # some bad values the driver only warns of
             return pymongo.MongoClient[Any](url, connect=False, **options)
-    except (PyMongoError, ValueError, TypeError, UserWarning) as error:
-        raise ConfigurationError(f"{settings.safe_url}: {error}") from error
+    except (PyMongoError, ValueError, TypeError, OSError, UserWarning) as error:
+        # A missing certificate is an OSError. Without the cause, for the reason above.
+        raise ConfigurationError(
+            f"{settings.safe_url}: {_without_secrets(str(error), options)}"
+        ) from None
+
+
+def _without_secrets(text: str, options: Mapping[str, Any]) -> str:
+    """Return what the driver says without the values of options that may be secret."""
+    for name, value in options.items():
+        if _SECRET.search(name) and str(value):
+            text = text.replace(str(value), "***")
+    return text
+
+
+def closed(client: pymongo.MongoClient[Any], timeout: float) -> None:
+    """Close a client within ``timeout`` seconds, whether or not the server says goodbye."""
+    with pymongo.timeout(max(timeout, INSTANT)):
+        client.close()
 
 
 def described(client: pymongo.MongoClient[Any]) -> Server:
@@ -184,7 +206,7 @@ def _has_transactions(client: pymongo.MongoClient[Any]) -> bool:
 def driver_errors(timeout: float, *, may_have_written: bool = False) -> Iterator[None]:
     """Bound what the driver does by ``timeout`` seconds, and translate its errors."""
     try:
-        with pymongo.timeout(max(timeout, 0.001)):
+        with pymongo.timeout(max(timeout, INSTANT)):
             yield
     except BSONError as error:
         raise CorruptLogError(f"a stored document cannot be read: {error}") from error
@@ -209,8 +231,7 @@ def is_passing(error: PyMongoError) -> bool:
 
 def translated(error: PyMongoError, *, may_have_written: bool = False) -> Exception:
     """Return the error of ours for one of the driver's."""
-    # What follows ", full error:" is the whole reply; the summary before it will do.
-    text = str(error).partition(", full error:")[0]
+    text = _summary(error)
     if isinstance(error, OperationFailure) and error.code in _UNAUTHORIZED:
         return ConfigurationError(
             f"the server refuses this user: {text}; check user, password, authSource and roles"
@@ -227,6 +248,22 @@ def translated(error: PyMongoError, *, may_have_written: bool = False) -> Except
     return StoreUnavailableError(
         f"the MongoDB server {what}: {text}", may_have_written=False, transient=False
     )
+
+
+def in_doubt(error: PyMongoError) -> StoreUnavailableError:
+    """Return the error of ours where something may be stored, and ``error`` keeps us from
+    finding out."""
+    return StoreUnavailableError(
+        f"it is not known whether the append was stored, for the look was refused:"
+        f" {_summary(error)}; once that is settled, append the same events again",
+        may_have_written=True,
+        transient=False,
+    )
+
+
+def _summary(error: PyMongoError) -> str:
+    # What follows ", full error:" is the whole reply; what stands before it will do.
+    return str(error).partition(", full error:")[0]
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from eventstore import (
     ConfigurationError,
     Event,
     LogReplacedError,
-    StoreUnavailableError,
     UnsupportedOperationError,
     drop_namespace,
     open_store,
