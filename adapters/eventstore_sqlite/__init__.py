@@ -14,10 +14,12 @@ from importlib.resources import files
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, Self
-from urllib.parse import unquote
+
+import msgspec
 
 from eventstore.backend import Backend, Capability, PageRequest
 from eventstore.commit import Batch, EventKey, Outcome, Repeated
+from eventstore.deadline import time_left
 from eventstore.errors import ConfigurationError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
@@ -27,11 +29,12 @@ from eventstore_sqlite.appending import (
     append,
     find_chains,
     find_events,
+    find_head,
     rows,
 )
 from eventstore_sqlite.connections import Connections
-from eventstore_sqlite.faults import take_lock
 from eventstore_sqlite.joining import join
+from eventstore_sqlite.reading import count_matches, find_page
 from eventstore_sqlite.rows import events_of
 from eventstore_sqlite.statements import Statements
 
@@ -40,6 +43,13 @@ __all__ = ["SqliteBackend"]
 _FORMAT: Final = 1
 """The format of schema.sql: what this version writes, and the newest that it reads."""
 _LEAST_SQLITE: Final = (3, 34)
+
+_SOON: Final = 0.003
+"""Seconds between two looks at a log that grows …"""
+_LATEST: Final = 0.04
+"""… and at one that has been idle for long; a look costs less than the nap after it."""
+_BACKING_OFF: Final = 0.002
+"""How much longer the nap is for every second of idleness."""
 
 
 class SqliteBackend(Backend):
@@ -50,11 +60,16 @@ class SqliteBackend(Backend):
         self._synchronous = "NORMAL" if settings.durability is Durability.RELAXED else "FULL"
         self._sql = Statements(settings.namespace)
         self._connections = Connections(
-            _path(settings), timeout=settings.timeout, synchronous=self._synchronous
+            _path(settings),
+            timeout=settings.timeout,
+            synchronous=self._synchronous,
+            create=settings.create,
         )
         self._log_id = ""
         self._least_writer = _FORMAT
         self._hopeful = True
+        self._seen = 0, monotonic()
+        """The head that waits have seen, and since when it stands."""
 
     # --- Opening and closing
 
@@ -75,10 +90,10 @@ class SqliteBackend(Backend):
 
     def _recognise(self) -> bool:
         """Learn which log this is; return False if there is none."""
-        with self._connections.reading() as connection:
-            if not self._has_log(connection):
+        with self._connections.reading() as cursor:
+            if not self._has_log(cursor):
                 return False
-            found = rows(connection, (self._sql.read_log, ()))
+            found = rows(cursor, (self._sql.read_log, ()))
         if len(found) != 1:
             raise ConfigurationError(
                 f"{self._connections.name}: {self._sql.log} is not of an event log"
@@ -87,9 +102,9 @@ class SqliteBackend(Backend):
         self._check_format(least_reader, "reads")
         return True
 
-    def _has_log(self, connection: sqlite3.Connection) -> bool:
+    def _has_log(self, cursor: sqlite3.Cursor) -> bool:
         name = self._sql.log.removeprefix("main.")
-        return bool(rows(connection, ("SELECT 1 FROM main.sqlite_master WHERE name = ?", [name])))
+        return bool(rows(cursor, ("SELECT 1 FROM main.sqlite_master WHERE name = ?", [name])))
 
     def _check_format(self, least: int, verb: str) -> None:
         if least > _FORMAT:
@@ -101,11 +116,14 @@ class SqliteBackend(Backend):
     def _create(self) -> None:
         name, namespace = self._connections.name, self._settings.namespace
         if not self._settings.create:
-            raise ConfigurationError(f"{name}: has no log {namespace!r}, and create=false")
-        with self._connections.writing(self._settings.timeout) as connection:
-            if not self._has_log(connection):  # another process may have been faster
+            raise ConfigurationError(
+                f"{name}: has no log {namespace!r}; make it with `eventstore init`, or open it"
+                " without create=false"
+            )
+        with self._connections.writing(time_left(self._settings.timeout)) as cursor:
+            if not self._has_log(cursor):  # another process may have been faster
                 for statement in _statements(self.schema_ddl(self._settings)):
-                    connection.execute(statement)
+                    cursor.execute(statement)
         self._recognise()
 
     @classmethod
@@ -114,14 +132,18 @@ class SqliteBackend(Backend):
         return schema.replace("{namespace}", settings.namespace)
 
     @classmethod
-    def drop(cls, settings: Settings) -> None:
-        backend = cls(settings)
+    def drop(cls, settings: Settings) -> bool:
+        backend = cls(msgspec.structs.replace(settings, create=False))
         sql, connections = backend._sql, backend._connections
         try:
-            if connections.path and backend._exists() and backend._recognise():
-                with connections.writing(settings.timeout) as connection:
-                    for table in (sql.segments, sql.tags, sql.entities, sql.events, sql.log):
-                        connection.execute(f"DROP TABLE IF EXISTS {table}")
+            if not (connections.path and backend._exists() and backend._recognise()):
+                return False
+            with connections.writing(time_left(settings.timeout)) as cursor:
+                if not backend._has_log(cursor):  # another process may have been faster
+                    return False
+                for table in (sql.segments, sql.tags, sql.entities, sql.events, sql.log):
+                    cursor.execute(f"DROP TABLE IF EXISTS {table}")
+            return True
         finally:
             backend.close()
 
@@ -140,14 +162,14 @@ class SqliteBackend(Backend):
         return frozenset() if self._connections.path is None else frozenset(Capability)
 
     def info(self) -> Mapping[str, str | int]:
-        with self._connections.reading() as connection:
+        path = self._connections.path
+        with self._connections.reading() as cursor:
             ((size,),) = rows(
-                connection,
+                cursor,
                 ("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", ()),
             )
-        path = self._connections.path
-        with suppress(FileNotFoundError):
-            size += Path(f"{path}-wal").stat().st_size
+            with suppress(FileNotFoundError):
+                size += Path(f"{path}-wal").stat().st_size
         return {
             "backend": "sqlite",
             "server": f"SQLite {sqlite3.sqlite_version}",
@@ -159,16 +181,13 @@ class SqliteBackend(Backend):
 
     def commit(self, group: Sequence[Batch], timeout: float) -> Sequence[Outcome]:
         self._check_format(self._least_writer, "writes")
-        with self._connections.writing(timeout) as connection:
-            cursor = connection.cursor()
+        with self._connections.writing(timeout) as cursor:
             try:
-                outcomes = append(cursor, self._sql, group, hopeful=self._hopeful)
+                outcomes = append(cursor, self._sql, group, self._log_id, hopeful=self._hopeful)
             except AnIdIsRecordedError:
                 cursor.execute("ROLLBACK")
-                take_lock(
-                    lambda: cursor.execute("BEGIN IMMEDIATE"), self._connections.name, timeout
-                )
-                outcomes = append(cursor, self._sql, group, hopeful=False)
+                self._connections.begin(cursor)
+                outcomes = append(cursor, self._sql, group, self._log_id, hopeful=False)
         # Repeats come in rows, as when an import runs again.
         self._hopeful = not any(isinstance(outcome, Repeated) for outcome in outcomes)
         return outcomes
@@ -180,6 +199,7 @@ class SqliteBackend(Backend):
             self._connections,
             self._sql,
             batch,
+            log_id=self._log_id,
             timeout=timeout,
             durability=self._settings.durability,
         )
@@ -192,48 +212,44 @@ class SqliteBackend(Backend):
     # --- Reading
 
     def read(self, page: PageRequest) -> list[Event]:
-        with self._connections.reading() as connection:
-            probe = self._sql.probe(page)
-            few = probe is not None and bool(rows(connection, probe)[0][0])
-            found = rows(connection, self._sql.page(page, few=few))
+        with self._connections.reading() as cursor:
+            found = find_page(cursor, self._sql, page)
         return events_of(found)
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
-        with self._connections.reading() as connection:
-            return list(find_events(connection, self._sql, keys).values())
+        with self._connections.reading() as cursor:
+            return list(find_events(cursor, self._sql, keys).values())
 
     def count(self, query: EventQuery) -> int:
         if query == EventQuery():
             return self.head()
-        with self._connections.reading() as connection:
-            ((count,),) = rows(connection, self._sql.count(query))
-        return int(count)
+        with self._connections.reading() as cursor:
+            return count_matches(cursor, self._sql, query)
 
     def head(self) -> int:
-        with self._connections.reading() as connection:
-            return self._head(connection)
-
-    def _head(self, connection: sqlite3.Connection) -> int:
-        return int(next(iter(rows(connection, (self._sql.head, ()))), (0,))[0])
+        with self._connections.reading() as cursor:
+            return find_head(cursor, self._sql, self._log_id)[0]
 
     def version(self, entity: Entity) -> int:
-        with self._connections.reading() as connection:
-            return find_chains(connection, self._sql, [entity]).get(entity, (0, 0, 0))[2]
+        with self._connections.reading() as cursor:
+            return find_chains(cursor, self._sql, [entity]).get(entity, (0, 0, 0))[2]
 
     def list_entities(
         self, entity_type: str | None, tenant_id: str | None, limit: int, offset: int
     ) -> list[Entity]:
         statement = self._sql.list_entities(entity_type, tenant_id, limit, offset)
-        with self._connections.reading() as connection:
-            return [Entity(*row) for row in rows(connection, statement)]
+        with self._connections.reading() as cursor:
+            return [Entity(*row) for row in rows(cursor, statement)]
 
     # --- Waiting
 
     def wait(self, after: int, timeout: float, nap: Callable[[float], None]) -> None:
-        # A look costs some 10 µs, so other processes' appends are seen within milliseconds.
-        deadline = monotonic() + timeout
-        while self.head() <= after and (left := deadline - monotonic()) > 0:
-            nap(min(0.004, left))
+        end = monotonic() + timeout
+        while (head := self.head()) <= after and (left := end - (now := monotonic())) > 0:
+            if head != self._seen[0]:
+                self._seen = head, now
+            idle = now - self._seen[1]
+            nap(min(_SOON + idle * _BACKING_OFF, _LATEST, left))
 
 
 def _path(settings: Settings) -> Path | None:
@@ -244,7 +260,7 @@ def _path(settings: Settings) -> Path | None:
             f"SQLite {sqlite3.sqlite_version} is too old: 3.34 is the least; use a Python that is"
             " built with a newer one"
         )
-    name = unquote(settings.location[1:])
+    name = settings.path[1:]
     if not settings.location.startswith("/") or not name or "\0" in name:
         raise ConfigurationError(
             f"url: {settings.safe_url!r} names no file; it looks like sqlite:///relative.db,"
@@ -252,7 +268,20 @@ def _path(settings: Settings) -> Path | None:
         )
     if name == ":memory:":
         return None
-    path = Path(name).resolve()  # SQLite's other files are beside the one that a link names
+    try:
+        return _usable(Path(name))
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before 3.13
+        reason = error.strerror if isinstance(error, OSError) else "a loop of links"
+        raise ConfigurationError(f"{name:.300}: cannot be used: {reason}") from error
+
+
+def _usable(given: Path) -> Path:
+    """Return the path of the file itself: SQLite's other files are beside that, not a link's."""
+    path = given.resolve()
+    if given.is_symlink() and not path.exists():
+        raise ConfigurationError(
+            f"{given}: is a link to {path}, which is not there; open that path itself to make it"
+        )
     if path.is_dir():
         raise ConfigurationError(f"{path}: is a directory, not a database file")
     if not path.parent.is_dir():
@@ -260,6 +289,7 @@ def _path(settings: Settings) -> Path | None:
     for needed in (path.parent, path):  # a write-ahead log is made beside the file
         if needed.exists() and not os.access(needed, os.R_OK | os.W_OK):
             raise ConfigurationError(f"{path}: cannot be used: {needed} is read-only for this user")
+    path.with_name(f"{path.name}-journal").exists()  # raises where that name is too long
     return path
 
 

@@ -27,9 +27,10 @@ from eventstore.commit import (
     twins_of,
 )
 from eventstore.encoding import from_microseconds, to_microseconds
+from eventstore.errors import LogReplacedError
 from eventstore.event import Entity, Event
 from eventstore_sqlite.rows import events_of
-from eventstore_sqlite.statements import SEGMENT, Statement, Statements, insertion
+from eventstore_sqlite.statements import SEGMENT, Statement, Statements, insertion, parts
 
 _T = TypeVar("_T")
 _Chains = dict[tuple[str, str, str], tuple[int, int, int]]
@@ -48,14 +49,20 @@ class AnIdIsRecordedError(Exception):
 
 
 def append(
-    cursor: sqlite3.Cursor, sql: Statements, group: Sequence[Batch], *, hopeful: bool
+    cursor: sqlite3.Cursor,
+    sql: Statements,
+    group: Sequence[Batch],
+    log_id: str,
+    *,
+    hopeful: bool,
 ) -> Sequence[Outcome]:
     """Write the batches that stand, and return each one's outcome.
 
     ``hopeful`` takes all ids for new, as they nearly always are, and spares the look for their
     twins; where that was wrong, the index over ids tells, and AnIdIsRecordedError is raised.
+    LogReplacedError where this is not the log ``log_id``.
     """
-    head, recorded_at = next(iter(rows(cursor, (sql.head, ()))), (0, None))
+    head, recorded_at = find_head(cursor, sql, log_id)
     chains = find_chains(cursor, sql, list(entities_of(group)))
     state = LogState(
         head=head,
@@ -79,35 +86,45 @@ def append(
     return planned.outcomes
 
 
-def find_chains(
-    connection: sqlite3.Cursor | sqlite3.Connection, sql: Statements, entities: Sequence[Entity]
-) -> _Chains:
+def find_head(cursor: sqlite3.Cursor, sql: Statements, log_id: str) -> tuple[int, int | None]:
+    """Return the highest sequence and when it was recorded: 0 and None in an empty log.
+
+    Raises LogReplacedError where this is not the log ``log_id``.
+    """
+    for found, sequence, recorded_at in rows(cursor, (sql.head, ())):
+        if found == log_id:
+            return sequence or 0, recorded_at
+    raise LogReplacedError(
+        f"{sql.log.removeprefix('main.')}: the log was removed or replaced while this store was"
+        " open: open it anew"
+    )
+
+
+def find_chains(cursor: sqlite3.Cursor, sql: Statements, entities: Sequence[Entity]) -> _Chains:
     """Return the chains of those entities that have one."""
     return {
         (entity_type, entity_id, tenant_id): (first, last, version)
         for chunk in _chunks(entities)
         for entity_type, entity_id, tenant_id, first, last, version in rows(
-            connection, sql.chains(chunk)
+            cursor, sql.chains(chunk)
         )
     }
 
 
 def find_events(
-    connection: sqlite3.Cursor | sqlite3.Connection, sql: Statements, keys: Sequence[EventKey]
+    cursor: sqlite3.Cursor, sql: Statements, keys: Sequence[EventKey]
 ) -> dict[Identity, Event]:
     """Return the events of these identities that are recorded."""
     return twins_of(
         event
         for chunk in _chunks([(tenant_id, event_id.bytes) for tenant_id, event_id in keys])
-        for event in events_of(rows(connection, sql.find(chunk)))
+        for event in events_of(rows(cursor, sql.find(chunk)))
     )
 
 
-def rows(
-    connection: sqlite3.Cursor | sqlite3.Connection, statement: Statement
-) -> list[tuple[Any, ...]]:
+def rows(cursor: sqlite3.Cursor, statement: Statement) -> list[tuple[Any, ...]]:
     """Return all rows. (Rows left in a cursor would hold the database's present state.)"""
-    return connection.execute(*statement).fetchall()
+    return cursor.execute(*statement).fetchall()
 
 
 def _match(cursor: sqlite3.Cursor, sql: Statements, batch: Batch, head: int) -> int:
@@ -116,8 +133,11 @@ def _match(cursor: sqlite3.Cursor, sql: Statements, batch: Batch, head: int) -> 
     condition = batch.condition
     if condition is None or condition.match or condition.checked_to >= head:
         return 0
-    page = PageRequest(query=condition.query, after=condition.checked_to, limit=1)
-    return next((row[0] for row in rows(cursor, sql.page(page))), 0)
+    for query in parts(condition.query):
+        page = PageRequest(query=query, after=condition.checked_to, limit=1)
+        for sequence, *_ in rows(cursor, sql.page(page)):
+            return int(sequence)
+    return 0
 
 
 def _insert(

@@ -8,7 +8,13 @@ one that SQLite runs when the last connection closes has the whole file to itsel
 Forks. A child inherits what SQLite remembers of the locks that its parent's connections hold,
 but not the locks, and a connection that the child opens then takes none either: the parent's
 last close removed the write-ahead log under it in a trial, and acknowledged events with it. So
-all connections are closed before a fork, and opened again when they are needed.
+all connections are closed before a fork, and opened again when they are needed; and a file that
+was open all the same (a read that took too long, a connection of the caller's) is refused in
+the child, by whatever path it comes (``forks``).
+
+Cursors. SQLite keeps a closed connection's file open for as long as one of its statements
+lives, and a cursor holds its statement. So a connection is only used through one cursor, made
+with it and closed before it; whoever still holds that, in a traceback perhaps, holds nothing.
 """
 
 from __future__ import annotations
@@ -21,15 +27,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
-from weakref import WeakSet
 
+from eventstore.deadline import deadline, time_left
 from eventstore.errors import (
     ConfigurationError,
     EventStoreError,
+    LogReplacedError,
     StoreClosedError,
     StoreUnavailableError,
     UnsupportedOperationError,
 )
+from eventstore_sqlite import forks
 from eventstore_sqlite.faults import identity, is_busy, take_lock, translated
 
 logger: Final = logging.getLogger("eventstore")
@@ -40,53 +48,75 @@ _IDLE: Final = 8
 """Connections kept for the next reads."""
 
 
+class _Loan:
+    """A connection in use, once there is one: by its only cursor."""
+
+    __slots__ = ("cursor",)
+
+    def __init__(self) -> None:
+        self.cursor: sqlite3.Cursor | None = None
+
+
 class Connections:
     """The connections of one store: any number that read, and one that writes.
 
     They begin no transaction by themselves. ``path`` is None for a database in memory, which
-    lives in a single connection that threads take turns at.
+    lives in a single connection that threads take turns at. The first connection makes the file
+    if it is not there and ``create`` says so; one that vanishes later is not made anew.
     """
 
-    def __init__(self, path: Path | None, *, timeout: float, synchronous: str) -> None:
+    def __init__(
+        self, path: Path | None, *, timeout: float, synchronous: str, create: bool = True
+    ) -> None:
         self.path = path
         self.name = ":memory:" if path is None else str(path)
         self._wal = f"{self.name}-wal"
         self._timeout = timeout
         self._synchronous = synchronous
+        self._create = create
         self._file: tuple[int, int] | None = None
         self._checked_wal = b"", _LONG_WAL
         self._closed = False
         self._unusable = ""
         self._begin()
-        _all_connections.add(self)
+        forks.register(self)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self._gate = threading.Condition(self._lock)
         self._turn = threading.RLock()
         self._frozen = False
-        self._in_use = 0
-        self._readers: list[sqlite3.Connection] = []
-        self._writers: list[sqlite3.Connection] = []
+        self._loans: set[_Loan] = set()
+        self._readers: list[sqlite3.Cursor] = []
+        self._writers: list[sqlite3.Cursor] = []
 
     # --- Using one
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Cursor]:
         """Lend a connection for statements that each read by themselves."""
-        with translated(self.name), self._lent(self._readers) as connection:
-            yield connection
+        with translated(self.name, self._timeout), self._lent(self._readers) as cursor:
+            left = time_left(self._timeout)
+            if left > 0.9 * self._timeout:
+                yield cursor
+                return
+            cursor.execute(f"PRAGMA busy_timeout = {int(left * 1000)}")
+            yield cursor
+            cursor.execute(f"PRAGMA busy_timeout = {int(self._timeout * 1000)}")
 
     @contextmanager
-    def writing(self, timeout: float) -> Iterator[sqlite3.Connection]:
+    def writing(self, timeout: float) -> Iterator[sqlite3.Cursor]:
         """Lend the writer, holding the write lock; commit in the end what the block wrote.
 
         An exception undoes it. Raises StoreUnavailableError if the lock is not free in time.
         """
         pool = self._readers if self.path is None else self._writers
-        with translated(self.name) as doing, self._lent(pool) as writer:
-            self._check_file()
-            take_lock(lambda: writer.execute("BEGIN IMMEDIATE"), self.name, timeout)
+        with (
+            deadline(timeout),
+            translated(self.name, self._timeout) as doing,
+            self._lent(pool) as writer,
+        ):
+            self.begin(writer)
             yield writer
             doing.append("commit")
             writer.execute("COMMIT")
@@ -94,53 +124,68 @@ class Connections:
             if self.path is not None and self._wal_is_long():
                 self.checkpoint(writer)
 
+    def begin(self, writer: sqlite3.Cursor) -> None:
+        """Begin a transaction that holds the write lock."""
+        take_lock(lambda: writer.execute("BEGIN IMMEDIATE"), self.name, self._timeout)
+
     @contextmanager
     def _lent(
-        self, pool: list[sqlite3.Connection], *, second: bool = False
-    ) -> Iterator[sqlite3.Connection]:
+        self, pool: list[sqlite3.Cursor], *, second: bool = False
+    ) -> Iterator[sqlite3.Cursor]:
         alone = self.path is None
         turn: list[bool] = []
-        connection = None
-        counted = keep = False
+        loan = _Loan()
+        keep = False
         try:
             if alone:
                 # One step for the interpreter: Ctrl-C comes before or after it, and finds in
                 # ``turn`` whether the lock was taken.
-                turn += map(self._turn.acquire, (True,), (self._timeout,))
+                turn += map(self._turn.acquire, (True,), (time_left(self._timeout),))
                 if True not in turn:
                     raise StoreUnavailableError(f"{self.name} was in use all the time")
             with self._lock:
                 # A fork waits for who has a connection, so that may take a second one.
-                if not second:
-                    self._gate.wait_for(lambda: not self._frozen, self._timeout)
+                if self._frozen and not second:
+                    self._gate.wait_for(lambda: not self._frozen, time_left(self._timeout))
                 self._check_usable()
-                self._in_use += 1
-                counted = True  # nothing is called in between, so no Ctrl-C comes in between
-                connection = pool.pop() if pool else None
-            if connection is None:
-                connection = self._connect(busy_timeout=0 if pool is self._writers else None)
-            yield connection
+                self._loans.add(loan)
+                if pool:
+                    loan.cursor = pool.pop()
+            if loan.cursor is None:
+                # The writer waits for locks by itself (take_lock).
+                loan.cursor = self._connect(0 if pool is self._writers else self._timeout)
+            else:
+                self._check_file()
+            yield loan.cursor
             keep = True
         finally:
-            if counted:
-                self._take_back(connection, pool, keep=keep or alone)
+            self._take_back(loan, pool, keep=keep or alone)
             if True in turn:
                 self._turn.release()
 
-    def _take_back(
-        self, connection: sqlite3.Connection | None, pool: list[sqlite3.Connection], *, keep: bool
-    ) -> None:
+    def _take_back(self, loan: _Loan, pool: list[sqlite3.Cursor], *, keep: bool) -> None:
         """Put a connection back, or close one that an exception left in an unknown state."""
-        if connection is not None and self.path is None and connection.in_transaction:
-            connection.execute("ROLLBACK")
         with self._lock:
-            if connection is not None:
-                if keep and not self._closed and len(pool) < _IDLE:
-                    pool.append(connection)
-                else:
-                    connection.close()
-            self._in_use -= 1
-            self._gate.notify_all()
+            if loan not in self._loans:  # lent to nobody, or by the parent of this process
+                return
+            try:
+                if loan.cursor is not None:
+                    self._put_back(loan.cursor, pool, keep=keep)
+            finally:
+                self._loans.discard(loan)
+                self._gate.notify_all()
+
+    def _put_back(self, cursor: sqlite3.Cursor, pool: list[sqlite3.Cursor], *, keep: bool) -> None:
+        try:
+            if cursor.connection.in_transaction:
+                cursor.execute("ROLLBACK")
+            if keep and not self._closed and len(pool) < _IDLE:
+                pool.append(cursor)
+                return
+        except sqlite3.Error as error:  # must not fail what was committed
+            logger.warning("%s: a transaction could not be undone: %s", self.name, error)
+        with suppress(sqlite3.Error):
+            _close(cursor)
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -150,24 +195,26 @@ class Connections:
 
     # --- Opening one
 
-    def _connect(self, busy_timeout: float | None) -> sqlite3.Connection:
-        seconds = self._timeout if busy_timeout is None else busy_timeout
+    def _connect(self, busy_timeout: float) -> sqlite3.Cursor:
         if self.path is None:
-            return _open(":memory:", seconds)
-        # Only the first connection may create the file: one that vanished is not made anew.
-        mode = "rwc" if self._file is None else "rw"
-        connection = _open(f"{self.path.as_uri()}?mode={mode}", seconds)
+            return _open(":memory:")
+        if self._file is None and self._create:
+            _make(self.path)
+        self._check_file()
+        self._check_not_inherited()
+        cursor = _open(f"{self.path.as_uri()}?mode=rw")
         try:
-            take_lock(lambda: self._set_up(connection), self.name, self._timeout)
+            take_lock(lambda: self._set_up(cursor), self.name, self._timeout)
             self._check_file()
+            cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
         except BaseException:
-            connection.close()
+            _close(cursor)
             raise
-        return connection
+        return cursor
 
-    def _set_up(self, connection: sqlite3.Connection) -> None:
+    def _set_up(self, cursor: sqlite3.Cursor) -> None:
         # Another program may have changed the journal mode since the last connection.
-        ((mode,),) = connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        ((mode,),) = cursor.execute("PRAGMA journal_mode = WAL").fetchall()
         if mode != "wal":
             raise ConfigurationError(
                 f"{self.name}: must be in journal mode WAL, but SQLite keeps it in {mode!r}:"
@@ -181,28 +228,42 @@ class Connections:
             "journal_size_limit = 67108864",  # what one large batch took is given back
             "cache_size = -16000",
         ):
-            connection.execute(f"PRAGMA {setting}")
+            cursor.execute(f"PRAGMA {setting}")
 
     def _check_file(self) -> None:
-        """Raise unless the path still names the file that was opened at first."""
+        """Raise unless the path still names the file that was opened at first.
+
+        A pooled connection would go on with the old one. (A look costs some 1.5 µs.)
+        """
         if self.path is None:
             return
         try:
-            found = identity(self.path)
-        except OSError as error:
-            raise ConfigurationError(f"{self.name}: is gone: {error.strerror}") from error
-        if self._file is None:
-            self._file = found
-        elif found != self._file:
-            raise ConfigurationError(
+            found = os.stat(self.name)  # noqa: PTH116 - on the way of every read
+        except FileNotFoundError as error:
+            raise LogReplacedError(
+                f"{self.name}: is gone, removed while this store was open; open it anew"
+            ) from error
+        file = self._file
+        if file is None:
+            self._file = found.st_dev, found.st_ino
+        elif found.st_ino != file[1] or found.st_dev != file[0]:
+            raise LogReplacedError(
                 f"{self.name}: was replaced by another file while this store was open; open it anew"
             )
 
-    def is_open_at(self, path: str) -> bool:
-        """Return whether ``path`` names the same file."""
+    def _check_not_inherited(self) -> None:
+        if self._file is not None and forks.is_inherited(self._file):
+            raise UnsupportedOperationError(_inherited(self.name))
+
+    def check_joinable(self, path: str) -> None:
+        """Raise unless a connection to ``path``, of the caller's, is one to this store's file."""
+        self._check_usable()
+        self._check_file()
         with suppress(OSError):
-            return bool(path) and identity(path) == self._file
-        return False
+            if path and identity(path) == self._file:
+                self._check_not_inherited()
+                return
+        raise ConfigurationError(f"connection: must be one to {self.name}, the file of this store")
 
     # --- Checkpoints
 
@@ -214,7 +275,7 @@ class Connections:
         """
         try:
             log = os.open(self._wal, os.O_RDONLY)
-        except FileNotFoundError:
+        except OSError:  # out of descriptors, perhaps: the next append looks again
             return False
         try:
             header = os.pread(log, 32, 0)
@@ -223,10 +284,12 @@ class Connections:
                 self._checked_wal = salt, _LONG_WAL
             last = 32 + (self._checked_wal[1] - 1) * (24 + page_size)
             return os.pread(log, 8, last + 8) == salt != b""
+        except OSError:
+            return False
         finally:
             os.close(log)
 
-    def checkpoint(self, writer: sqlite3.Connection) -> None:
+    def checkpoint(self, writer: sqlite3.Cursor) -> None:
         """Copy the write-ahead log into the database, if the write lock is free.
 
         The next write then begins the log from its start, as long as no one reads an old state.
@@ -240,30 +303,29 @@ class Connections:
             finally:
                 writer.execute("ROLLBACK")
             self._checked_wal = self._checked_wal[0], frames + _LONG_WAL
-        except (sqlite3.Error, EventStoreError) as error:
+        except (sqlite3.Error, EventStoreError, OSError) as error:
             if not is_busy(error):
                 logger.warning("the write-ahead log could not be checkpointed: %s", error)
 
     # --- Closing and forking
 
     def close(self) -> None:
-        """Close what is idle; what is in use closes when it comes back."""
+        """Close what is idle; what is in use closes when it comes back, and a fork waits for it."""
         with self._lock:
             self._closed = True
             self._close_idle()
             self._gate.notify_all()
-        _all_connections.discard(self)
 
     def _close_idle(self) -> None:
         for pool in (self._readers, self._writers):
             while pool:
-                pool.pop().close()
+                _close(pool.pop())
 
     def before_fork(self) -> None:
         """Close all connections, once nobody uses one, and keep everybody from opening more."""
         self._lock.acquire()
         self._frozen = True
-        if self._gate.wait_for(lambda: self._in_use == 0, self._timeout) and self.path is not None:
+        if self._gate.wait_for(lambda: not self._loans, self._timeout) and self.path is not None:
             self._close_idle()
 
     def after_fork_in_parent(self) -> None:
@@ -274,54 +336,52 @@ class Connections:
 
     def after_fork_in_child(self) -> None:
         """Begin anew. A database in memory was copied with the process, and goes its own way."""
-        if self._in_use:
-            _inherited.extend((*self._readers, *self._writers))
-            self._unusable = (
-                f"{self.name}: was in use when the process forked, and SQLite connections do not"
-                " survive that; fork at another moment, or start processes with 'spawn'"
-            )
-        in_memory = self._readers if self.path is None and not self._in_use else []
+        loans, idle = self._loans, [*self._readers, *self._writers]
         self._begin()
-        self._readers += in_memory
+        if self.path is None and not loans:
+            self._readers += idle
+            return
+        lent = [loan.cursor for loan in loans if loan.cursor is not None]
+        forks.keep((*idle, *lent))
+        if loans or idle:
+            self._unusable = _inherited(self.name)
 
 
-_all_connections: Final[WeakSet[Connections]] = WeakSet()
-_forking: Final[list[Connections]] = []
-_inherited: Final[list[sqlite3.Connection]] = []
-"""Connections of a parent process: neither used nor closed here."""
+def _make(path: Path) -> None:
+    """Make a new file for this user alone; leave one that is there as it is.
+
+    It is not opened, where the system can do that: closing it again would do away with the locks
+    of another thread's connection to it.
+    """
+    with suppress(FileExistsError):
+        try:
+            os.mknod(path, 0o600)
+        except (AttributeError, PermissionError):
+            path.touch(0o600, exist_ok=False)
 
 
-def _before_fork() -> None:
-    _forking[:] = _all_connections
-    for connections in _forking:
-        connections.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    for connections in _forking:
-        connections.after_fork_in_parent()
-    _forking.clear()
-
-
-def _after_fork_in_child() -> None:
-    for connections in _forking:
-        connections.after_fork_in_child()
-    _forking.clear()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)
-
-
-def _open(database: str, busy_timeout: float) -> sqlite3.Connection:
+def _open(database: str) -> sqlite3.Cursor:
     return sqlite3.connect(
         database,
         uri=True,
-        timeout=busy_timeout,
+        timeout=0,
         isolation_level=None,
         check_same_thread=False,
         cached_statements=256,
+    ).cursor()
+
+
+def _close(cursor: sqlite3.Cursor) -> None:
+    connection = cursor.connection
+    try:
+        cursor.close()
+    finally:
+        connection.close()
+
+
+def _inherited(name: str) -> str:
+    return (
+        f"{name}: was in use when the process forked, and SQLite connections do not survive that;"
+        " fork at another moment, close your own connections before, or start processes with"
+        " 'spawn'"
     )

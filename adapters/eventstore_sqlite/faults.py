@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sqlite3
@@ -11,20 +12,22 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
+from eventstore.deadline import time_left
 from eventstore.errors import (
     BatchTooLargeError,
     ConfigurationError,
     CorruptLogError,
     EventStoreError,
+    LogReplacedError,
     StoreUnavailableError,
 )
 
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+_SCARCE: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO}
 _MISFIT: Final = {
     sqlite3.SQLITE_ERROR,  # no such table or column: not our tables
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_AUTH,
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_SCHEMA,
@@ -49,11 +52,12 @@ def _code(error: BaseException) -> int:
 
 
 def take_lock(attempt: Callable[[], object], name: str, timeout: float) -> None:
-    """Call ``attempt`` until the database is not busy.
+    """Call ``attempt`` until the database is not busy, or the call's time is up.
 
     Like SQLite's own busy handler, but with shorter naps, and Ctrl-C ends it.
     """
-    deadline = monotonic() + timeout
+    began = monotonic()
+    end = began + time_left(timeout)
     nap = 0.0005
     while True:
         try:
@@ -62,13 +66,19 @@ def take_lock(attempt: Callable[[], object], name: str, timeout: float) -> None:
         except sqlite3.OperationalError as error:
             if not is_busy(error) or is_stale(error):
                 raise
-            left = deadline - monotonic()
+            left = end - monotonic()
             if left <= 0:
-                raise StoreUnavailableError(
-                    f"{name}: is locked for more than {timeout:g} s by {lock_holder(name)}"
-                ) from error
+                raise locked(name, timeout, monotonic() - began) from error
         sleep(min(left, nap * random.random()))  # noqa: S311 - so that waiters do not march in step
         nap = min(nap * 1.5, 0.005)
+
+
+def locked(name: str, timeout: float, waited: float = 0.0) -> StoreUnavailableError:
+    """Return the error for who waited so long here, and in the whole call perhaps longer."""
+    waited = max(waited, timeout - time_left(timeout))
+    return StoreUnavailableError(
+        f"{name}: was locked for {waited:.{1 if waited >= 1 else 2}f} s by {lock_holder(name)}"
+    )
 
 
 def is_stale(error: BaseException) -> bool:
@@ -89,25 +99,40 @@ def lock_holder(name: str) -> str:
 
 
 @contextmanager
-def translated(name: str) -> Iterator[list[str]]:
-    """Turn SQLite's errors into ours. The list that is given says "commit" during one."""
+def translated(name: str, timeout: float) -> Iterator[list[str]]:
+    """Turn SQLite's and the system's errors into ours. The list that is given says "commit"
+    during one."""
     doing: list[str] = []
     try:
         yield doing
     except (sqlite3.Error, OverflowError) as error:
+        if is_busy(error):
+            raise locked(name, timeout) from error
         raise _translation(name, error, committing=bool(doing)) from error
+    except OSError as error:
+        if error.errno in _SCARCE:
+            raise StoreUnavailableError(f"{name}: {error.strerror}") from error
+        raise ConfigurationError(f"{name}: cannot be used: {error.strerror}") from error
 
 
 def _translation(name: str, error: Exception, *, committing: bool) -> EventStoreError:
     code = _code(error)
-    if code in _BUSY:
-        return StoreUnavailableError(f"{name}: is locked by {lock_holder(name)}")
     if code == sqlite3.SQLITE_FULL:
         return StoreUnavailableError(f"{name}: the disk is full ({error})", transient=False)
     if code == sqlite3.SQLITE_TOOBIG or isinstance(error, OverflowError):
         return BatchTooLargeError(f"{name}: SQLite cannot store an event of this size ({error})")
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CONSTRAINT}:
         return CorruptLogError(f"{name}: {error}; see docs/sqlite.md")
-    if code in _MISFIT or not code:
+    if code == sqlite3.SQLITE_ERROR and str(error).startswith("no such table"):
+        return LogReplacedError(
+            f"{name}: the log was removed or replaced while this store was open: open it anew"
+        )
+    if code in _MISFIT or not code or (code == sqlite3.SQLITE_CANTOPEN and not _is_usable(name)):
         return ConfigurationError(f"{name}: cannot be used as an event log: {error}")
     return StoreUnavailableError(f"{name}: {error}", may_have_written=committing)
+
+
+def _is_usable(name: str) -> bool:
+    """Return whether the file is there and this user's to write: what cannot be opened all the
+    same waits for a descriptor."""
+    return os.access(name, os.R_OK | os.W_OK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from eventstore.commit import Batch, Outcome
@@ -31,6 +31,7 @@ def join(
     sql: Statements,
     batch: Batch,
     *,
+    log_id: str,
     timeout: float,
     durability: Durability,
 ) -> Outcome:
@@ -39,13 +40,13 @@ def join(
         raise ConfigurationError(
             f"connection: must be an sqlite3.Connection, not {type(connection).__name__}"
         )
-    with translated("connection"), _at_our_settings(connection) as cursor:
+    with translated("connection", timeout), _at_our_settings(connection) as cursor:
         _check_database(cursor, connections)
         begun = _take_write_lock(cursor, sql, connections.name, timeout)
         done = False
         try:
             _check_durability(cursor, durability)
-            outcome = _append(cursor, sql, batch)
+            outcome = _append(cursor, sql, batch, log_id)
             done = not isinstance(outcome, EventStoreError)
             return outcome
         finally:
@@ -57,26 +58,22 @@ def join(
 @contextmanager
 def _at_our_settings(connection: sqlite3.Connection) -> Iterator[sqlite3.Cursor]:
     """Give a cursor that returns tuples of text and does not wait; restore the settings."""
-    cursor = sqlite3.Cursor(connection)  # connection.cursor() may be another class, and row
-    ((busy_timeout,),) = cursor.execute("PRAGMA busy_timeout").fetchall()
-    text_factory = connection.text_factory
-    try:
-        connection.text_factory = str
-        cursor.execute("PRAGMA busy_timeout = 0")
-        yield cursor
-    finally:
-        connection.text_factory = text_factory
-        cursor.execute(f"PRAGMA busy_timeout = {busy_timeout}")
-        cursor.close()
+    # connection.cursor() may be another class, and row
+    with closing(sqlite3.Cursor(connection)) as cursor:
+        ((busy_timeout,),) = cursor.execute("PRAGMA busy_timeout").fetchall()
+        text_factory = connection.text_factory
+        try:
+            connection.text_factory = str
+            cursor.execute("PRAGMA busy_timeout = 0")
+            yield cursor
+        finally:
+            connection.text_factory = text_factory
+            cursor.execute(f"PRAGMA busy_timeout = {busy_timeout}")
 
 
 def _check_database(cursor: sqlite3.Cursor, connections: Connections) -> None:
-    for _, schema, path in cursor.execute("PRAGMA database_list").fetchall():
-        if schema == "main" and connections.is_open_at(path):
-            return
-    raise ConfigurationError(
-        f"connection: must be one to {connections.name}, the file of this store"
-    )
+    databases = cursor.execute("PRAGMA database_list").fetchall()
+    connections.check_joinable(next(path for _, schema, path in databases if schema == "main"))
 
 
 def _take_write_lock(cursor: sqlite3.Cursor, sql: Statements, name: str, timeout: float) -> bool:
@@ -116,13 +113,13 @@ def _check_durability(cursor: sqlite3.Cursor, durability: Durability) -> None:
     warnings.warn(risk, DurabilityWarning, stacklevel=8)
 
 
-def _append(cursor: sqlite3.Cursor, sql: Statements, batch: Batch) -> Outcome:
+def _append(cursor: sqlite3.Cursor, sql: Statements, batch: Batch, log_id: str) -> Outcome:
     """Append, and leave the transaction as it was if that fails."""
     for hopeful in (True, False):
         cursor.execute("SAVEPOINT eventstore_append")
         done = False
         try:
-            (outcome,) = append(cursor, sql, (batch,), hopeful=hopeful)
+            (outcome,) = append(cursor, sql, (batch,), log_id, hopeful=hopeful)
             done = True
             return outcome
         except AnIdIsRecordedError:

@@ -9,7 +9,7 @@ index over it out. Values are always bound.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from eventstore.backend import PageRequest
@@ -28,6 +28,11 @@ _FEW: Final = 20_000
 """So many events are sorted for a page rather than looked for along the log."""
 _FEW_TYPES: Final = 8
 """So many event types are looked up one by one; more are most of the log, as a rule."""
+_FEW_TAGS: Final = 4
+"""So many further tags are a term each; more are bound as one list."""
+_ALTERNATIVES: Final = 50
+"""So many alternatives of a query go into one statement: far from SQLite's limits on its length
+and its variables, whatever they ask for."""
 _TAGGED: Final = "t.sequence"
 _COMPOUND: Final = 400
 """SQLite takes at most 500 SELECTs in a UNION."""
@@ -48,8 +53,10 @@ class Statements:
         self.tags = f"main.{namespace}_tags"
         self.segments = f"main.{namespace}_segments"
         self.head = (
-            f"SELECT sequence, recorded_at FROM {self.events} ORDER BY sequence DESC LIMIT 1"
+            f"SELECT l.log_id, e.sequence, e.recorded_at FROM {self.log} l LEFT JOIN"
+            f" {self.events} e ON e.sequence = (SELECT max(sequence) FROM {self.events})"
         )
+        """The log's id with it: whoever asks how far a log goes must know which log it is."""
         self.insert_segment = f"INSERT OR IGNORE INTO {self.segments} VALUES (?)"
         self.update_entity = (
             f"UPDATE {self.entities} SET version = ?, last_sequence = ? WHERE first_sequence = ?"
@@ -116,41 +123,51 @@ class Statements:
     def page(self, page: PageRequest, *, few: bool = False) -> Statement:
         """A page of events. ``few`` tells what came of ``probe``."""
         by_time = page.order_by == "timestamp"
-        direction = "ASC" if page.ascending else "DESC"
         selects = list(self._selects(page, few=few))
-
-        def order(key: str) -> str:
-            if by_time:
-                return f"ORDER BY e.timestamp {direction}, {key.lstrip('+')} {direction}"
-            outer = f"s.segment {direction}, " if key == _TAGGED else ""
-            return f"ORDER BY {outer}{key} {direction}"
-
         if len(selects) == 1 and not (few and not by_time):
             ((source, terms, key),) = selects
             return (
-                f"SELECT {_COLUMNS} FROM {source} WHERE {terms} {order(key)} LIMIT ? OFFSET ?",
-                [*terms.values, page.limit, page.offset],
-            )
-        # The page is among the first matches of each alternative.
-        firsts = [
-            f"SELECT * FROM (SELECT {key} FROM {source} WHERE {terms} {order(key)}"
-            f" LIMIT {min(page.limit + page.offset, MAX_INT64)})"
-            for source, terms, key in selects
-        ]
-        values = [value for _, terms, _ in selects for value in terms.values]
+                f"SELECT {_COLUMNS} FROM {source} WHERE {terms} {_order(page, key)}"
+                " LIMIT ? OFFSET ?"
+            ), [*terms.values, page.limit, page.offset]
+        firsts, values = self._firsts(page, selects)
         sql = (
-            f"SELECT {_COLUMNS} FROM {self.events} e WHERE e.sequence IN ({_union(firsts)})"
-            f" {order('+e.sequence')} LIMIT ? OFFSET ?"
+            f"SELECT {_COLUMNS} FROM {self.events} e WHERE e.sequence IN ({firsts})"
+            f" {_order(page, '+e.sequence')} LIMIT ? OFFSET ?"
         )
         return sql, [*values, page.limit, page.offset]
 
+    def firsts(self, page: PageRequest) -> Statement:
+        """The sequences among which the page is: the first matches of each alternative."""
+        return self._firsts(page, list(self._selects(page, few=False)))
+
+    def _firsts(self, page: PageRequest, selects: Sequence[tuple[str, _Terms, str]]) -> Statement:
+        firsts = [
+            f"SELECT * FROM (SELECT {key} FROM {source} WHERE {terms} {_order(page, key)}"
+            f" LIMIT {min(page.limit + page.offset, MAX_INT64)})"
+            for source, terms, key in selects
+        ]
+        return _union(firsts), [value for _, terms, _ in selects for value in terms.values]
+
+    def among(self, page: PageRequest, sequences: Iterable[int]) -> Statement:
+        """The page, of those events."""
+        return (
+            f"SELECT {_COLUMNS} FROM {self.events} e"
+            " WHERE e.sequence IN (SELECT value FROM json_each(?))"
+            f" {_order(page, '+e.sequence')} LIMIT ? OFFSET ?"
+        ), [json.dumps(list(sequences)), page.limit, page.offset]
+
     def count(self, query: EventQuery) -> Statement:
         """How many events match."""
+        every, values = self.matches(query)
+        return f"SELECT count(*) FROM ({every})", values
+
+    def matches(self, query: EventQuery) -> Statement:
+        """The sequences of all events that match."""
         page = PageRequest(query=query, limit=MAX_INT64)
         selects = list(self._selects(page, few=_has_window((query,))))
         every = [f"SELECT {key} FROM {source} WHERE {terms}" for source, terms, key in selects]
-        values = [value for _, terms, _ in selects for value in terms.values]
-        return f"SELECT count(*) FROM ({_union(every)})", values
+        return _union(every), [value for _, terms, _ in selects for value in terms.values]
 
     def _selects(self, page: PageRequest, *, few: bool) -> Iterator[tuple[str, _Terms, str]]:
         """Yield FROM, WHERE and the sequence's column for every alternative of the query."""
@@ -207,12 +224,17 @@ class Statements:
             )
             terms.add("t.tag = ?", tags.pop(0))
             terms.add_plain("s.segment BETWEEN ? AND ?", low >> SEGMENT, high >> SEGMENT)
-        for tag in tags:
-            text = (
-                f"EXISTS (SELECT 1 FROM {self.tags} x WHERE x.segment = e.sequence >> {SEGMENT}"
-                " AND x.tag = ? AND x.sequence = e.sequence)"
-            )
-            terms.add(text, tag, drives=False)
+        has_tag = (
+            f"EXISTS (SELECT 1 FROM {self.tags} x WHERE x.segment = e.sequence >> {SEGMENT}"
+            " AND x.tag = {tag} AND x.sequence = e.sequence)"
+        )
+        if len(tags) <= _FEW_TAGS:
+            for tag in tags:
+                terms.add(has_tag.format(tag="?"), tag, drives=False)
+        else:
+            has_tag = has_tag.format(tag="j.value")
+            text = f"NOT EXISTS (SELECT 1 FROM json_each(?) j WHERE NOT {has_tag})"
+            terms.add(text, json.dumps(tags), drives=False)
         along_time = (by_time and not few) or (few and not by_time and _has_window(filters))
         time_drives = along_time and not terms.driven
         if time_drives:
@@ -333,6 +355,25 @@ class _Terms:
             if f.to_timestamp is not None:
                 self.add_plain(f"{sign}e.timestamp <= ?", to_microseconds(f.to_timestamp))
         self.driven |= drives and _has_window(filters)
+
+
+def _order(page: PageRequest, key: str) -> str:
+    direction = "ASC" if page.ascending else "DESC"
+    if page.order_by == "timestamp":
+        return f"ORDER BY e.timestamp {direction}, {key.lstrip('+')} {direction}"
+    outer = f"s.segment {direction}, " if key == _TAGGED else ""
+    return f"ORDER BY {outer}{key} {direction}"
+
+
+def parts(query: EventQuery) -> list[EventQuery]:
+    """Return queries that each fit into one statement, and of which one must match."""
+    alternatives = tuple(query.any_of or ())
+    if len(alternatives) <= _ALTERNATIVES:
+        return [query]
+    return [
+        query.replace(any_of=alternatives[start : start + _ALTERNATIVES])
+        for start in range(0, len(alternatives), _ALTERNATIVES)
+    ]
 
 
 def _given(filters: Sequence[EventQuery], field: str) -> list[str]:

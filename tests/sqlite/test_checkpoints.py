@@ -45,7 +45,7 @@ def wal(path: Path) -> Path:
 def traced(log: Connections, trace: Callable[[str], object]) -> None:
     """Tell of every statement on the connection that checkpoints."""
     with log.reading() as reader:
-        reader.set_trace_callback(trace)
+        reader.connection.set_trace_callback(trace)
 
 
 def test_no_connection_checkpoints_by_itself(log: Connections) -> None:
@@ -114,6 +114,7 @@ def test_the_write_ahead_log_stays_short(
 def test_so_it_does_where_the_path_is_a_link(tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.mkdir()
+    (real / "log.db").touch()
     (tmp_path / "link.db").symlink_to(real / "log.db")
     with open_store(f"sqlite:///{tmp_path}/link.db") as store:
         for _ in range(100):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -20,13 +24,14 @@ from eventstore import (
     CorruptLogError,
     EventStore,
     EventStoreError,
+    LogReplacedError,
     StoreUnavailableError,
     drop_namespace,
     open_store,
 )
 from eventstore.testing.builders import an_event
 from eventstore.url import Settings
-from eventstore_sqlite import SqliteBackend
+from eventstore_sqlite import SqliteBackend, connections
 
 Open = Callable[..., EventStore]
 Connect = Callable[..., sqlite3.Connection]
@@ -81,6 +86,50 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     assert f"there is no folder {tmp_path}/none" in refusal(f"sqlite:///{tmp_path}/none/log.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_file_is_for_this_user_alone_and_so_are_those_beside_it(path: Path) -> None:
+    with open_store(f"sqlite:///{path}") as store:
+        store.append(an_event())
+        assert {mode_of(each) for each in path.parent.iterdir()} == {0o600}
+        assert len(list(path.parent.iterdir())) == 3
+
+
+def test_the_mode_of_a_file_that_is_there_stays(path: Path) -> None:
+    path.touch()
+    path.chmod(0o664)
+    with open_store(f"sqlite:///{path}") as store:
+        store.append(an_event())
+        assert {mode_of(each) for each in path.parent.iterdir()} == {0o664}
+
+
+def test_a_link_to_nothing_is_not_followed_and_one_to_a_file_is(path: Path) -> None:
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    assert "is a link to" in refusal(f"sqlite:///{link}")
+    assert not path.exists()
+
+    with open_store(f"sqlite:///{path}") as store, open_store(f"sqlite:///{link}") as other:
+        store.append(an_event())
+        assert other.append(an_event()).sequence == 2
+
+
+def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.db").symlink_to(tmp_path / "b.db")
+    (tmp_path / "b.db").symlink_to(tmp_path / "a.db")
+    assert "a.db" in refusal(f"sqlite:///{tmp_path}/a.db")
+
+
+@pytest.mark.parametrize("length", [250, 300, 5000])
+def test_a_name_too_long_for_the_file_system_is_refused(tmp_path: Path, length: int) -> None:
+    said = refusal(f"sqlite:///{tmp_path}/{'x' * length}")
+    assert "too long" in said
+    assert str(tmp_path) in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -253,6 +302,133 @@ def test_a_journal_mode_that_stays_wrong_is_refused(open_log: Open, connect: Con
         open_log(timeout=0.2)
 
 
+@pytest.mark.parametrize("how", ["replaced", "gone"])
+def test_every_read_notices_a_file_that_was_replaced(
+    store: EventStore, path: Path, open_log: Open, how: str
+) -> None:
+    # Given pooled connections to a file that another one, or none, takes the place of
+    recorded = store.append(an_event())
+    checkpoint = store.checkpoint()
+    path.rename(path.with_suffix(".old"))
+    if how == "replaced":
+        open_log().append(an_event())
+
+    # Then no call answers from the old one
+    calls: list[Callable[[], object]] = [
+        store.get_current_sequence,
+        store.count_events,
+        store.checkpoint,
+        store.info,
+        store.list_entities,
+        lambda: list(store.get_events()),
+        lambda: store.get_events_since(checkpoint),
+        lambda: store.get_event_by_id(recorded.event_id),
+        lambda: store.get_current_version("order", "o-1"),
+        lambda: store.wait_for_events(1, timeout=0),
+        lambda: store.append(an_event()),
+    ]
+    for call in calls:
+        with pytest.raises(LogReplacedError, match=how):
+            call()
+
+
+def test_a_wait_notices_a_file_that_is_replaced_meanwhile(store: EventStore, path: Path) -> None:
+    store.append(an_event())
+    threading.Timer(0.2, lambda: path.rename(path.with_suffix(".old"))).start()
+    with pytest.raises(LogReplacedError, match="gone"):
+        store.wait_for_events(1, timeout=30)
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["dropped", "made anew"])
+def test_a_log_that_was_dropped_is_refused(
+    store: EventStore, path: Path, open_log: Open, connect: Connect, anew: bool
+) -> None:
+    store.append(an_event())
+    assert drop_namespace_of(path)
+    assert not drop_namespace_of(path)
+    other = open_log() if anew else None
+    connection = connect()
+
+    for call in (
+        lambda: store.append(an_event()),
+        lambda: store.append(an_event(), connection=connection),
+        store.get_current_sequence,
+        lambda: store.wait_for_events(0, timeout=0),
+        lambda: list(store.get_events()),
+    ):
+        with pytest.raises(LogReplacedError, match="open it anew"):
+            call()
+
+    assert not connection.in_transaction
+    assert other is None or other.append(an_event()).sequence == 1
+
+
+def drop_namespace_of(path: Path) -> bool:
+    return SqliteBackend.drop(Settings.parse(f"sqlite:///{path}", {}, frozenset()))
+
+
+@pytest.fixture
+def no_descriptors() -> Iterator[Callable[[], None]]:
+    """Takes all descriptors that this process may still have; they are let go of at the end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+
+    def exhaust() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+
+    def release() -> None:
+        while taken:
+            os.close(taken.pop())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    exhaust.release = release  # type: ignore[attr-defined]  # a way back within the test
+    yield exhaust
+    release()
+
+
+def test_out_of_descriptors_an_append_still_tells_what_became_of_it(
+    open_log: Open, no_descriptors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_LONG_WAL", 1)
+    store = open_log()
+    store.append(an_event())
+
+    no_descriptors()
+    assert [store.append(an_event()).sequence for _ in range(3)] == [2, 3, 4]
+    no_descriptors.release()
+
+    assert store.append(an_event()).sequence == 5
+
+
+def test_out_of_descriptors_no_connection_is_made_and_later_ones_are(
+    open_log: Open, path: Path, no_descriptors: Any
+) -> None:
+    store = open_log(timeout=0.3)
+    store.append(an_event())
+    backend = store._log.backend
+    backend.close()
+    backend._connections._closed = False  # type: ignore[attr-defined]  # as after a fork
+    settings = Settings.parse(f"sqlite:///{path}", {"timeout": 0.3}, frozenset())
+    new = Settings.parse(f"sqlite:///{path.with_name('new.db')}", {"timeout": 0.3}, frozenset())
+
+    no_descriptors()
+    with pytest.raises(StoreUnavailableError) as caught:
+        store.append(an_event())
+    assert caught.value.transient
+    assert not caught.value.may_have_written
+    for each in (settings, new):
+        with pytest.raises(StoreUnavailableError):
+            SqliteBackend.open(each)
+    no_descriptors.release()
+
+    assert store.append(an_event()).sequence == 2
+    for each in (settings, new):
+        SqliteBackend.open(each).close()
+
+
 def test_a_file_that_was_replaced_is_noticed(store: EventStore, path: Path) -> None:
     store.append(an_event())
     path.rename(path.with_suffix(".old"))
@@ -272,7 +448,8 @@ def test_a_locked_file_is_told_after_the_timeout_with_who_holds_it(
     other.execute("BEGIN IMMEDIATE")
     began = monotonic()
 
-    with pytest.raises(StoreUnavailableError, match="connection of this process") as caught:
+    said = r"was locked for 0\.3\d s by another connection of this process"
+    with pytest.raises(StoreUnavailableError, match=said) as caught:
         store.append(an_event())
     assert 0.25 < monotonic() - began < 2
     assert not caught.value.may_have_written

@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from eventstore import EventQuery, EventStore, open_store
+from eventstore import (
+    AppendCondition,
+    ConditionFailedError,
+    EventQuery,
+    EventStore,
+    open_store,
+)
 from eventstore.backend import PageRequest
 from eventstore.testing.builders import an_event, events_of, generate_events
 from eventstore_sqlite import statements
@@ -244,12 +250,54 @@ def test_tags_are_found_across_segments(store: EventStore) -> None:
         assert store.count_events(query.replace(from_sequence=tagged[2])) == 2
 
 
-def test_thousands_of_alternatives_and_types_are_taken(store: EventStore) -> None:
-    store.append_batch([an_event(entity_id=f"e-{n}", event_type=f"T{n}") for n in range(1200)])
+@pytest.mark.parametrize("order_by", ["sequence", "timestamp"])
+@pytest.mark.parametrize("ascending", [True, False], ids=["ascending", "descending"])
+def test_the_largest_query_there_is_is_taken(
+    both: Any, store: EventStore, order_by: Any, ascending: bool
+) -> None:
+    # Given as many alternatives as there may be, each with every field and as many tags
+    memory, large, events = both
+    wanted = [e for e in events if len(e.tags) > 1][:40]
+    none = [f"none-{n}" for n in range(98)]
+    full = {
+        "entity_type": "order",
+        "workflow_id": "w",
+        "tenant_id": "acme",
+        "event_types": [f"T{n}" for n in range(8)],
+        "from_timestamp": NOW,
+        "to_timestamp": NOW,
+        "to_sequence": 9,
+    }
+    many = [EventQuery(entity_id=f"e-{n}", tags=[*none, str(n)], **full) for n in range(920)]
+    types = [EventQuery(event_types=[f"T{n}-{i}" for i in range(8)]) for n in range(40)]
+    few = [EventQuery(tags=e.tags) for e in wanted]
+    query = EventQuery(any_of=[*many, *types, *few], order_by=order_by, ascending=ascending)
 
-    wanted = list(range(1, 1201))
-    alternatives = EventQuery(any_of=[EventQuery(entity_id=f"e-{n}") for n in range(1200)])
+    # Then it finds what the reference finds
+    for shape in ({}, {"limit": 7, "offset": 3}):
+        found = list(large.get_events(query.replace(**shape)))
+        assert found
+        assert [e.sequence for e in found] == [
+            e.sequence for e in memory.get_events(query.replace(**shape))
+        ]
+    plain = EventQuery(any_of=query.any_of)
+    assert large.count_events(plain) == memory.count_events(plain)
+    condition = AppendCondition(plain)
+    with pytest.raises(ConditionFailedError):
+        large.append(an_event(), condition=condition)
+    tags = [f"t{n}" for n in range(100)]
+    store.append(an_event(tags=tags))
+    store.append(an_event(tags=tags[1:]))
+    assert store.count_events(EventQuery(tags=tags)) == 1
+    assert store.append(an_event(), condition=condition).sequence == 3
+
+
+def test_thousands_of_alternatives_and_types_are_taken(store: EventStore) -> None:
+    store.append_batch([an_event(entity_id=f"e-{n}", event_type=f"T{n}") for n in range(1000)])
+
+    wanted = list(range(1, 1001))
+    alternatives = EventQuery(any_of=[EventQuery(entity_id=f"e-{n}") for n in range(1000)])
     assert [event.sequence for event in store.get_events(alternatives)] == wanted
-    assert store.count_events(alternatives) == 1200
+    assert store.count_events(alternatives) == 1000
     types = EventQuery(event_types=[f"T{n}" for n in range(40_000)])
     assert [event.sequence for event in store.get_events(types)] == wanted
