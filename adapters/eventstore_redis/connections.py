@@ -282,6 +282,7 @@ class Cluster(Connections):
             self._lost = False
 
 
+_FORBIDDEN: Final = re.compile(r"\bNOPERM\b|\bACL failure\b|can't run this command")
 _TRANSIENT: Final = re.compile(r"\b(BUSY|READONLY|NOREPLICAS|CLUSTERDOWN)\b")
 _LASTING: Final = re.compile(r"\b(OOM|MISCONF)\b")
 _CORRUPT: Final = re.compile(r"\b(CORRUPT|WRONGTYPE|XADD)\b")
@@ -311,7 +312,8 @@ def translated(error: Exception, *, sent: bool) -> EventStoreError:
     A script refused as a whole, and each of these refusals is, has written nothing.
     """
     text = str(error)
-    if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
+    refused = isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError))
+    if refused or (isinstance(error, ResponseError) and _FORBIDDEN.search(text)):
         return ConfigurationError(f"url: the server refuses this user or password: {text}")
     if isinstance(error, _TRANSIENT_ERRORS):
         return StoreUnavailableError(f"the server cannot answer now: {text}")
