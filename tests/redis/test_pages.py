@@ -219,17 +219,21 @@ def test_a_query_that_takes_much_work_is_cut_into_many_calls(
     server = redis._connected()
     calls: list[Sequence[Any]] = []
     exchange = server.exchange
-    monkeypatch.setattr(server, "exchange", lambda asked: calls.append(asked) or exchange(asked))
+
+    def counted(commands: Any) -> list[Any]:
+        calls.append(commands)
+        return exchange(commands)
+
+    monkeypatch.setattr(server, "exchange", counted)
 
     def how_many(query: EventQuery) -> int:
         calls.clear()
         redis.read(PageRequest(query=query, limit=MANY))
         return len(calls)
 
-    few = how_many(EventQuery(tags=["t1"], tenant_id="b"))
-    many = how_many(
-        EventQuery(any_of=[EventQuery(tags=["t1"], tenant_id=f"{n}") for n in range(400)])
-    )
+    one = EventQuery(tags=["t1"], tenant_id="b")
+    few = how_many(one)
+    many = how_many(EventQuery(any_of=[one.replace(to_sequence=n) for n in range(400)]))
     assert many > 10 * few
 
 
@@ -248,7 +252,8 @@ def test_large_events_are_fetched_and_found_in_parts(
 
         def weighed(commands: Any) -> list[Any]:
             answer = exchange(commands)
-            replies.append(sum(len(text) for text in answer[0][-1]))
+            if commands[0][0] == "EVALSHA":
+                replies.append(sum(len(text) for text in answer[0][-1]))
             return answer
 
         monkeypatch.setattr(connected, "exchange", weighed)
@@ -291,9 +296,9 @@ def test_entities_are_listed_within_any_bounds(store: EventStore, limit: int, of
     store.append_batch([note(n) for n in range(3)])
     listed = store.list_entities(limit=limit, offset=offset)
     assert [entity.entity_id for entity in listed] == ([] if offset else ["2", "1", "0"])
-    for bad in ({"limit": -1}, {"offset": -1}, {"limit": 2**31}, {"offset": 2**63}):
+    for bad_limit, bad_offset in ((-1, 0), (2**31, 0), (1, -1), (1, 2**63)):
         with pytest.raises(InvalidQueryError):
-            store.list_entities(**bad)
+            store.list_entities(limit=bad_limit, offset=bad_offset)
 
 
 def test_an_unselective_query_does_not_hold_the_server_up(
