@@ -567,10 +567,10 @@ class RedisBackend(Backend):
         return known
 
     def _remove(self, mark: bytes) -> None:
-        prefix = self._meta.removesuffix("meta")
         self._ask(("SCAN", 0, "COUNT", 1))  # a right that must not turn out missing halfway
+        prefix = self._prefix
         cursor: bytes | int = 0
-        there = self._call(_DROP, ((self._meta, prefix), (mark,)))[0]
+        there = self._begin_removal(mark)
         while there:
             ((cursor, keys),) = self._ask(("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", _CHUNK))
             keys = [key.decode() for key in keys if key != self._meta.encode()]
@@ -579,6 +579,15 @@ class RedisBackend(Backend):
                 break
         if there:
             self._call(_DROP, ((self._meta, self._meta), (mark,)))
+
+    def _begin_removal(self, mark: bytes) -> bool:
+        """Mark the log as being dropped; return whether it is there."""
+        return bool(self._call(_DROP, ((self._meta, self._prefix), (mark,)))[0])
+
+    @property
+    def _prefix(self) -> str:
+        """What all keys of the log begin with, and none is."""
+        return self._meta.removesuffix("meta")
 
 
 def _outcome(batch: Batch, code: int, details: list[int], recorded_at: Any) -> Outcome:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from math import inf
 from typing import Any, Final
 
@@ -20,7 +22,6 @@ from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.connection import (
     AbstractConnection,
-    BlockingConnectionPool,
     Connection,
     SSLConnection,
 )
@@ -40,6 +41,7 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from eventstore.deadline import deadline, time_left
@@ -55,6 +57,7 @@ from eventstore_redis.options import connection_options
 
 Command = Sequence[str | bytes | int]
 
+_MAX_CONNECTIONS: Final = 50
 _REDIRECTS: Final = 5
 """How many MOVED or ASK in a row are followed."""
 _SECONDS_TO_END: Final = 2.0
@@ -95,6 +98,17 @@ class _Punctual(AbstractConnection):
         self._hurry()
         return super().read_response(*args, **options)
 
+    def stand(self) -> None:
+        """Connect, anew where the server has ended the connection or said what nobody asked."""
+        if self._sock is not None:
+            try:
+                if not self.can_read():
+                    return
+            except (RedisError, OSError):
+                pass
+            self.disconnect()
+        self.connect()  # type: ignore[no-untyped-call]  # redis-py's
+
     def _hurry(self) -> None:
         if self._sock is not None:
             self._sock.settimeout(time_left(self._socket_timeout))
@@ -108,18 +122,44 @@ class _Encrypted(_Punctual, SSLConnection):
     """Over TLS."""
 
 
-class _Pool(BlockingConnectionPool):
-    """Gives a place to a call within the time that it has left."""
+class _Pool:
+    """Connections to one server. redis-py's own takes longer than the way to a near server and
+    back, and waits for a place in it whatever time the call has left."""
 
-    _timeout: float
+    def __init__(self, connect: Callable[[], _Punctual], size: int, timeout: float) -> None:
+        self._connect = connect
+        self._timeout = timeout
+        self._places = threading.Semaphore(size)
+        self._free: deque[_Punctual] = deque()
+        self._all: list[_Punctual] = []
 
-    @property
-    def timeout(self) -> float:
-        return time_left(self._timeout)
+    def get_connection(self) -> _Punctual:
+        """Return one that stands; RedisError where there is none in time."""
+        if not self._places.acquire(timeout=time_left(self._timeout)):
+            raise RedisConnectionError("all max_connections connections are in use")
+        try:
+            try:
+                connection = self._free.pop()
+            except IndexError:
+                connection = self._connect()
+                self._all.append(connection)
+        except BaseException:
+            self._places.release()
+            raise
+        try:
+            connection.stand()
+        except BaseException:
+            self.release(connection)
+            raise
+        return connection
 
-    @timeout.setter
-    def timeout(self, seconds: float) -> None:
-        self._timeout = seconds
+    def release(self, connection: _Punctual) -> None:
+        self._free.append(connection)
+        self._places.release()
+
+    def disconnect(self) -> None:
+        for connection in self._all.copy():
+            connection.disconnect()  # type: ignore[no-untyped-call]  # redis-py's
 
 
 class Connections(ABC):
@@ -201,13 +241,9 @@ class Server(Connections):
         """Make a pool for a URL; it connects when first used."""
         kind = _Encrypted if settings.scheme == "rediss" else _Plain
         options = connection_options(settings)
-        pool = _Pool(  # type: ignore[no-untyped-call]  # redis-py's
-            connection_class=kind,
-            timeout=settings.timeout,
-            retry=Retry(NoBackoff(), 0),
-            **options,
-        )
-        return cls(pool, options["socket_timeout"])
+        size = options.pop("max_connections", _MAX_CONNECTIONS)
+        connect = partial(kind, retry=Retry(NoBackoff(), 0), **options)
+        return cls(_Pool(connect, size, settings.timeout), options["socket_timeout"])
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         return self._exchange(self._pool, commands)
@@ -282,6 +318,7 @@ class Cluster(Connections):
             self._lost = False
 
 
+_FORBIDDEN: Final = re.compile(r"\bNOPERM\b|\bACL failure\b|can't run this command")
 _TRANSIENT: Final = re.compile(r"\b(BUSY|READONLY|NOREPLICAS|CLUSTERDOWN)\b")
 _LASTING: Final = re.compile(r"\b(OOM|MISCONF)\b")
 _CORRUPT: Final = re.compile(r"\b(CORRUPT|WRONGTYPE|XADD)\b")
@@ -311,7 +348,8 @@ def translated(error: Exception, *, sent: bool) -> EventStoreError:
     A script refused as a whole, and each of these refusals is, has written nothing.
     """
     text = str(error)
-    if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
+    refused = isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError))
+    if refused or (isinstance(error, ResponseError) and _FORBIDDEN.search(text)):
         return ConfigurationError(f"url: the server refuses this user or password: {text}")
     if isinstance(error, _TRANSIENT_ERRORS):
         return StoreUnavailableError(f"the server cannot answer now: {text}")

@@ -6,6 +6,7 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from fault_work import StartServer
@@ -13,6 +14,7 @@ from fault_work import StartServer
 from eventstore import (
     ConfigurationError,
     Event,
+    EventStoreError,
     LogReplacedError,
     UnsupportedOperationError,
     drop_namespace,
@@ -71,7 +73,7 @@ def test_a_key_that_is_not_ours_is_told_and_left_alone(
 def test_a_log_that_is_not_there_is_not_created_unless_asked_for(
     server: RedisServer, namespace: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match="eventstore init.*without create=false"):
+    with pytest.raises(ConfigurationError, match=r"eventstore init.*without create=false"):
         open_store(server.url, namespace=namespace, create=False)
     assert server.execute("EXISTS", f"{{{namespace}}}:meta") == 0
 
@@ -136,6 +138,36 @@ def test_options_of_the_driver_reach_it(server: RedisServer, namespace: str) -> 
         clients = server.execute("CLIENT", "LIST")
     assert isinstance(clients, bytes)
     assert b"name=orders" in clients
+
+
+@pytest.mark.parametrize(
+    "location",
+    [f"user:pa@{LOOPBACK}:{SECRET}", f"{LOOPBACK}:{SECRET}/0", f"user:pa[{SECRET}@{LOOPBACK}"],
+)
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+cluster"])
+def test_what_is_no_address_is_told_without_showing_a_password(scheme: str, location: str) -> None:
+    with pytest.raises(ConfigurationError, match="must look like") as refused:
+        open_store(f"{scheme}://{location}")
+    chained = refused.value.__cause__ or refused.value.__context__
+    assert refused.value.__suppress_context__ or chained is None
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+def test_a_certificate_that_is_not_there_is_told_by_its_option(tmp_path: Path, option: str) -> None:
+    for url in ("rediss://localhost", "redis+cluster://localhost?ssl=true"):
+        with pytest.raises(ConfigurationError, match=f"{option}: cannot read .*No such file"):
+            open_store(url, **{option: str(tmp_path / "missing.pem")})
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    with pytest.raises(ConfigurationError, match="ssl_ca_certs: there is no certificate"):
+        open_store("rediss://localhost", ssl_ca_certs=str(empty))
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example", "-"])
+def test_a_host_that_cannot_be_is_an_error_of_ours(host: str) -> None:
+    with pytest.raises(EventStoreError):
+        open_store(f"redis://{host}:1", timeout=0.2)
 
 
 def test_a_cluster_url_wants_a_cluster(server: RedisServer) -> None:
