@@ -24,7 +24,7 @@ from eventstore.commit import (
 from eventstore.errors import BatchTooLargeError, StoreUnavailableError
 from eventstore.event import Entity, Event
 from eventstore_postgres import wire
-from eventstore_postgres.queries import where, within
+from eventstore_postgres.queries import compared, where, within
 from eventstore_postgres.translation import replaced
 
 MOST_BYTES: Final = 500_000_000
@@ -238,7 +238,7 @@ class Appender:
         if condition is None or condition.match or head <= condition.checked_to:
             return 0
         found = where(condition.query)
-        found.add("sequence > %b", wire.int8(condition.checked_to))
+        found.add(compared("sequence", ">"), wire.int8(condition.checked_to))
         self._cursor.execute(
             self._sql(found.put_in(_FIRST_MATCH)),
             found.parameters,
