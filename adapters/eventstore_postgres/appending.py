@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from math import ceil
 from typing import Any, Final
 from uuid import UUID
@@ -249,7 +250,7 @@ class Appender:
 
     def _call(self, function: str, *parameters: wire.Value) -> Any:
         given = (*self._begin, *parameters, self._log_id.bytes)
-        self._cursor.execute(self._sql(_CALLS[function]), given, binary=True)
+        self._cursor.execute(_call_within(self._namespace, function), given, binary=True)
         row = self._cursor.fetchone()
         if row is None:
             raise replaced(self._namespace)
@@ -273,6 +274,11 @@ class Appender:
 
     def _sql(self, text: str) -> str:
         return within(self._namespace, text)
+
+
+@cache
+def _call_within(namespace: str, function: str) -> str:
+    return within(namespace, _CALLS[function])
 
 
 def find(cursor: psycopg.Cursor[Any], namespace: str, keys: Sequence[EventKey]) -> list[Event]:
