@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from math import ceil
 from typing import Any, Final
 from uuid import UUID
@@ -25,7 +26,7 @@ from eventstore.commit import (
 from eventstore.errors import BatchTooLargeError, StoreUnavailableError
 from eventstore.event import Entity, Event
 from eventstore_postgres import wire
-from eventstore_postgres.queries import where, within
+from eventstore_postgres.queries import compared, where, within
 from eventstore_postgres.translation import replaced
 
 MOST_BYTES: Final = 500_000_000
@@ -239,7 +240,7 @@ class Appender:
         if condition is None or condition.match or head <= condition.checked_to:
             return 0
         found = where(condition.query)
-        found.add("sequence > %b", wire.int8(condition.checked_to))
+        found.add(compared("sequence", ">"), wire.int8(condition.checked_to))
         self._cursor.execute(
             self._sql(found.put_in(_FIRST_MATCH)),
             found.parameters,
@@ -250,7 +251,7 @@ class Appender:
 
     def _call(self, function: str, *parameters: wire.Value) -> Any:
         given = (*self._begin, *parameters, self._log_id.bytes)
-        self._cursor.execute(self._sql(_CALLS[function]), given, binary=True)
+        self._cursor.execute(_call_within(self._namespace, function), given, binary=True)
         row = self._cursor.fetchone()
         if row is None:
             raise replaced(self._namespace)
@@ -274,6 +275,11 @@ class Appender:
 
     def _sql(self, text: str) -> str:
         return within(self._namespace, text)
+
+
+@cache
+def _call_within(namespace: str, function: str) -> str:
+    return within(namespace, _CALLS[function])
 
 
 def find(cursor: psycopg.Cursor[Any], namespace: str, keys: Sequence[EventKey]) -> list[Event]:

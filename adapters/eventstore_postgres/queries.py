@@ -55,7 +55,7 @@ class Where:
         return " AND ".join(self.terms) or "true"
 
 
-def _term(name: str, operator: str) -> str:
+def compared(name: str, operator: str) -> str:
     """Return a comparison of a column with a parameter."""
     return f"{name} OPERATOR(pg_catalog.{operator}) %b"
 
@@ -66,11 +66,11 @@ def where(query: EventQuery) -> Where:
     for field in ("entity_type", "entity_id", "workflow_id", "tenant_id"):
         value = getattr(query, field)
         if value is not None:
-            found.add(_term(field, "="), value.encode())
+            found.add(compared(field, "="), value.encode())
     if query.event_types is not None:
         types = tuple(query.event_types)
         if len(types) == 1:  # equality, for which the index is in order of sequence, too
-            found.add(_term("event_type", "="), types[0].encode())
+            found.add(compared("event_type", "="), types[0].encode())
         else:
             found.add("event_type OPERATOR(pg_catalog.=) ANY (%b)", wire.texts(types))
     if query.tags is not None:
@@ -80,13 +80,13 @@ def where(query: EventQuery) -> Where:
             wire.texts(tuple(query.tags)),
         )
     if query.from_sequence is not None:
-        found.add(_term("sequence", ">"), wire.int8(query.from_sequence))
+        found.add(compared("sequence", ">"), wire.int8(query.from_sequence))
     if query.to_sequence is not None:
-        found.add(_term("sequence", "<="), wire.int8(query.to_sequence))
+        found.add(compared("sequence", "<="), wire.int8(query.to_sequence))
     if query.from_timestamp is not None:
-        found.add(_term('"timestamp"', ">="), wire.time(query.from_timestamp))
+        found.add(compared('"timestamp"', ">="), wire.time(query.from_timestamp))
     if query.to_timestamp is not None:
-        found.add(_term('"timestamp"', "<="), wire.time(query.to_timestamp))
+        found.add(compared('"timestamp"', "<="), wire.time(query.to_timestamp))
     if query.any_of is not None:
         alternatives = [where(alternative) for alternative in query.any_of]
         found.add(
@@ -102,11 +102,11 @@ def page_query(page: PageRequest) -> tuple[str, list[bytes]]:
     direction = "ASC" if page.ascending else "DESC"
     order = f"sequence {direction}"
     if page.after:
-        found.add(_term("sequence", ">"), wire.int8(page.after))
+        found.add(compared("sequence", ">"), wire.int8(page.after))
     if page.up_to is not None:
-        found.add(_term("sequence", "<="), wire.int8(page.up_to))
+        found.add(compared("sequence", "<="), wire.int8(page.up_to))
     if page.above_version:
-        found.add(_term("version", ">"), wire.int8(page.above_version))
+        found.add(compared("version", ">"), wire.int8(page.above_version))
     if page.order_by == "timestamp":
         order = f'"timestamp" {direction}, sequence {direction}'
         if page.resume is not None:

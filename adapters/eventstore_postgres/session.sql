@@ -7,7 +7,7 @@ FROM (VALUES
     ('default_transaction_isolation'::pg_catalog.text, 'read committed'::pg_catalog.text),
     ('default_transaction_read_only', 'off'),
     ('default_transaction_deferrable', 'off'),
-    ('search_path', ''),
+    ('search_path', 'pg_catalog, pg_temp'),
     ('TimeZone', 'UTC'),
     ('jit', 'off'),
     -- The plan that looks at the fewest rows: reads take a page, and one that walks the log in

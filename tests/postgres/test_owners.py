@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -17,6 +19,7 @@ from eventstore import (
     ConfigurationError,
     EventQuery,
     EventStore,
+    StoreUnavailableError,
     UnsupportedOperationError,
     VersionConflictError,
     drop_namespace,
@@ -192,6 +195,35 @@ def test_an_overload_added_later_is_never_meant(
     assert store.append(note()).sequence == 1
 
 
+def test_a_role_without_rights_that_takes_the_lock_is_named_and_can_be_kept_out(
+    server: PostgresServer, admin: Admin, role: str
+) -> None:
+    database = f"d{uuid4().hex[:16]}"
+    admin.execute(f"CREATE DATABASE {database}")
+    try:
+        theirs = url_as(server, role).removesuffix("postgres") + database
+        ours = server.url.removesuffix("postgres") + database
+        with open_store(ours, timeout=0.3) as store:
+            # Given a role that may do nothing but connect, and takes the advisory lock
+            with psycopg.connect(theirs, autocommit=True) as mallory:
+                mallory.execute(
+                    "SELECT pg_advisory_lock((1702260588::bigint << 32) | c.oid::bigint)"
+                    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+                    " WHERE n.nspname = 'eventstore' AND c.relname = 'events'"
+                )
+                with pytest.raises(StoreUnavailableError, match=f"of '{role}'") as caught:
+                    store.append(note())
+                assert not caught.value.may_have_written
+            # When the right to connect is taken from all
+            admin.execute(f"REVOKE CONNECT ON DATABASE {database} FROM PUBLIC")
+            # Then it cannot
+            with pytest.raises(psycopg.OperationalError, match="permission denied"):
+                psycopg.connect(theirs)
+            assert store.append(note()).sequence == 1
+    finally:
+        admin.execute(f"DROP DATABASE {database} WITH (FORCE)")
+
+
 # --- The stricter schema
 
 
@@ -266,6 +298,22 @@ def test_functions_that_run_as_their_owner_see_no_path_but_their_own(
 def test_a_strict_log_is_made_by_a_store_too(server: PostgresServer, namespace: str) -> None:
     with open_store(server.url, namespace=namespace, strict=True) as store:
         assert store.append(note()).sequence == 1
+
+
+def test_the_command_line_prints_the_strict_schema(namespace: str) -> None:
+    url = f"postgresql://db.invalid/orders?namespace={namespace}"
+    command = [sys.executable, "-m", "eventstore.cli", "schema", url]
+    plain, strict = (
+        subprocess.run(
+            [*command, *options], capture_output=True, text=True, timeout=WAIT, check=True
+        ).stdout.removesuffix("\n")
+        for options in ([], ["--strict"])
+    )
+
+    assert plain == schema_ddl(url)
+    assert strict == schema_ddl(url, strict=True)
+    assert strict.count("SECURITY DEFINER;") == 3
+    assert "SECURITY DEFINER;" not in plain
 
 
 def test_no_other_scheme_has_a_strict_schema() -> None:

@@ -122,7 +122,7 @@ def test_no_trap_is_sprung_by_what_is_not_in_the_suite(
             other.rollback()
         assert list(store.get_events(EventQuery(tags=["b"]))) == [tagged]
     # … and removed
-    assert drop_namespace(hostile.url, namespace=namespace, **options) is not False
+    drop_namespace(hostile.url, namespace=namespace, **options)
 
 
 def test_printed_ddl_makes_the_same_log_whatever_its_reader_has_in_the_path(
