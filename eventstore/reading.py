@@ -17,8 +17,8 @@ import msgspec
 from eventstore.backend import Backend, PageRequest
 from eventstore.checkpoint import Checkpoint
 from eventstore.commit import position_beyond
-from eventstore.encoding import canonical
 from eventstore.deadline import INSTANT
+from eventstore.encoding import canonical
 from eventstore.errors import CheckpointError, CorruptLogError, InvalidQueryError
 from eventstore.event import Entity, Event
 from eventstore.log import Log
