@@ -221,7 +221,9 @@ class MemoryBackend(Backend):
         return [each.event() for each in islice(matches, page.offset, page.offset + page.limit)]
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
-        return self._log.find([(tenant, event_id.int.to_bytes(16, "big")) for tenant, event_id in keys])
+        return self._log.find(
+            [(tenant, event_id.int.to_bytes(16, "big")) for tenant, event_id in keys]
+        )
 
     def count(self, query: EventQuery) -> int:
         records = self._log.records[: self._log.head]
