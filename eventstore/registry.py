@@ -134,7 +134,7 @@ def _resolve(url: str, options: dict[str, Any]) -> tuple[type[Backend], Settings
         if len(named) > 1:
             raise ConfigurationError(
                 f"url: {scheme}:// is registered by several distributions,"
-                f" {' and '.join(map(_origin, named))}: uninstall all but one"
+                f" {' and '.join(sorted(map(_origin, named)))}: uninstall all but one"
             )
         adapter = _load(named[0])
     return adapter, Settings.parse(url, options, adapter.options)

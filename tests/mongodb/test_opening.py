@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pymongo
 import pytest
+from secrets_scan import a_password
 
 from eventstore import (
     Capability,
@@ -30,7 +31,7 @@ from eventstore.testing.proxy import Proxy
 from eventstore.testing.servers.mongodb import MongoServer, SecantusServer
 from eventstore_mongodb.namespaces import Namespace
 
-SECRET = "s3cr3t"
+SECRET = a_password()
 
 
 @pytest.fixture
