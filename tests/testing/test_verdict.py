@@ -11,6 +11,7 @@ from stories import CART, SHIP, Story
 from eventstore import Checkpoint, EventQuery
 from eventstore.testing.history import Campaign, Fault, Restore, Rule, Verdict, judge, report
 from eventstore.testing.history.recording import (
+    NOBODY,
     Append,
     Closed,
     Conflicted,
@@ -321,6 +322,13 @@ def test_what_is_acknowledged_after_the_restore_must_be_there(tale: Tale) -> Non
 def test_a_copy_of_another_log_is_caught(tale: Tale) -> None:
     tale.log[0] = LogEntry(tale.log[0].event, content=7, digest=7)
     assert Rule.CHANGED_EVENT in tale.rules()
+
+
+def test_a_log_that_cannot_be_read_whole_is_the_only_thing_said_of_it(tale: Tale) -> None:
+    began, ended = tale.tick(), tale.tick()
+    tale.calls.append(Failure(NOBODY, "reading", began, ended, "3 is missing", Reason.UNEXPECTED))
+    del tale.log[2:]
+    assert tale.rules() == {Rule.UNREADABLE}
 
 
 def test_a_gap_after_the_restore_is_caught(tale: Tale) -> None:

@@ -19,7 +19,14 @@ from eventstore.testing.history.checker import check, the_first_of_each
 from eventstore.testing.history.eras import check_copies, deaths_of, end_of, eras_of
 from eventstore.testing.history.evidence import name_of
 from eventstore.testing.history.faults import Campaign, Fault, Restore
-from eventstore.testing.history.recording import Append, Operation, Stored
+from eventstore.testing.history.recording import (
+    NOBODY,
+    Append,
+    Failure,
+    History,
+    Operation,
+    Stored,
+)
 from eventstore.testing.history.violations import Rule, Violation
 
 LEAST_IN_FLIGHT: Final = 0.2
@@ -68,8 +75,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def judge(campaign: Campaign) -> Verdict:
     """Return what a campaign showed."""
     eras = eras_of(campaign)
-    violations = [violation for era in eras for violation in check(era)]
-    violations += the_first_of_each(check_copies(campaign, eras))
+    # Against a log that cannot be read whole, everything looks wrong: that alone is said.
+    violations = [violation for era in eras for violation in _unreadable(era)]
+    if not violations:
+        violations = [violation for era in eras for violation in check(era)]
+        violations += the_first_of_each(check_copies(campaign, eras))
     acknowledgements = _acknowledgements(campaign)
     violations += the_first_of_each(_no_recoveries(campaign, acknowledgements))
     durations = list(_durations(campaign))
@@ -93,6 +103,12 @@ def judge(campaign: Campaign) -> Verdict:
         events=len(campaign.log) - campaign.start + restored,
         longest=max((seconds for _, seconds in durations), default=0.0),
     )
+
+
+def _unreadable(era: History) -> Iterator[Violation]:
+    for call in era.operations:
+        if isinstance(call, Failure) and call.worker == NOBODY:
+            yield Violation(Rule.UNREADABLE, f"after {len(era.log)} events: {call.error}")
 
 
 def report(verdict: Verdict) -> str:
