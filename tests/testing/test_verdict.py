@@ -296,6 +296,14 @@ def test_under_a_fifth_in_flight_is_no_run() -> None:
     assert "no run" in report(tale.verdict())
 
 
+def test_appends_that_failed_are_counted_by_what_was_told(tale: Tale) -> None:
+    for told in (True, False, False):
+        tale.called(tale.new(CART), Unavailable(may_have_written=told))
+    verdict = tale.verdict()
+    assert (verdict.doubted, verdict.denied) == (1, 2)
+    assert "3 appends failed, 1 of them with may_have_written" in report(verdict)
+
+
 def test_verdicts_add_up(tale: Tale) -> None:
     once = tale.verdict()
     twice = once + once
