@@ -15,6 +15,8 @@ from pathlib import Path
 from random import Random
 from typing import Final, Self
 
+from msgspec.structs import replace
+
 from .worker import ENDING, OPENING, Job, Order, work
 
 _spawn: Final = multiprocessing.get_context("spawn")
@@ -76,7 +78,10 @@ class Crew:
         threads = self._job.threads
         first = next(self._numbers) * threads
         numbers = range(first, first + threads)
-        arguments = (theirs, self._job, numbers, self._acknowledged, place)
+        job = self._job
+        if place % 2:  # tries nothing again, and so is told all the more often that it failed
+            job = replace(job, options={**job.options, "retries": 0})
+        arguments = (theirs, job, numbers, self._acknowledged, place)
         process = _spawn.Process(target=work, args=arguments, daemon=True)
         process.start()
         theirs.close()

@@ -16,6 +16,7 @@ SEED = 10
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("harness")  # it skips, or fails, where the engine cannot be had
 def test_a_short_campaign_breaks_nothing(backend: BackendUnderTest) -> None:
     given = os.environ.get(backend.variable)
     if given is None and backend.name not in PRIVATE:

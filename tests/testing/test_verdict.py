@@ -11,6 +11,7 @@ from stories import CART, SHIP, Story
 from eventstore import Checkpoint, EventQuery
 from eventstore.testing.history import Campaign, Fault, Restore, Rule, Verdict, judge, report
 from eventstore.testing.history.recording import (
+    NOBODY,
     Append,
     Closed,
     Conflicted,
@@ -295,6 +296,14 @@ def test_under_a_fifth_in_flight_is_no_run() -> None:
     assert "no run" in report(tale.verdict())
 
 
+def test_appends_that_failed_are_counted_by_what_was_told(tale: Tale) -> None:
+    for told in (True, False, False):
+        tale.called(tale.new(CART), Unavailable(may_have_written=told))
+    verdict = tale.verdict()
+    assert (verdict.doubted, verdict.denied) == (1, 2)
+    assert "3 appends failed, 1 of them with may_have_written" in report(verdict)
+
+
 def test_verdicts_add_up(tale: Tale) -> None:
     once = tale.verdict()
     twice = once + once
@@ -321,6 +330,13 @@ def test_what_is_acknowledged_after_the_restore_must_be_there(tale: Tale) -> Non
 def test_a_copy_of_another_log_is_caught(tale: Tale) -> None:
     tale.log[0] = LogEntry(tale.log[0].event, content=7, digest=7)
     assert Rule.CHANGED_EVENT in tale.rules()
+
+
+def test_a_log_that_cannot_be_read_whole_is_the_only_thing_said_of_it(tale: Tale) -> None:
+    began, ended = tale.tick(), tale.tick()
+    tale.calls.append(Failure(NOBODY, "reading", began, ended, "3 is missing", Reason.UNEXPECTED))
+    del tale.log[2:]
+    assert tale.rules() == {Rule.UNREADABLE}
 
 
 def test_a_gap_after_the_restore_is_caught(tale: Tale) -> None:

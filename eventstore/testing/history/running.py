@@ -101,9 +101,7 @@ def read_log(store: EventStore) -> tuple[list[LogEntry], list[Failure]]:
     except CorruptLogError as error:
         ended = time.monotonic_ns()
         return log, [
-            Failure(
-                NOBODY, "the read of the whole log", began, ended, str(error), Reason.UNEXPECTED
-            )
+            Failure(NOBODY, "a read of the whole log", began, ended, str(error), Reason.UNEXPECTED)
         ]
     return log, []
 

@@ -19,7 +19,15 @@ from eventstore.testing.history.checker import check, the_first_of_each
 from eventstore.testing.history.eras import check_copies, deaths_of, end_of, eras_of
 from eventstore.testing.history.evidence import name_of
 from eventstore.testing.history.faults import Campaign, Fault, Restore
-from eventstore.testing.history.recording import Append, Operation, Stored
+from eventstore.testing.history.recording import (
+    NOBODY,
+    Append,
+    Failure,
+    History,
+    Operation,
+    Stored,
+    Unavailable,
+)
 from eventstore.testing.history.violations import Rule, Violation
 
 LEAST_IN_FLIGHT: Final = 0.2
@@ -43,6 +51,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them that struck while a commit was in flight."""
     recoveries: list[float]
     """Seconds from when the engine answered again to the first append acknowledged since."""
+    denied: int
+    """Appends that failed, with ``may_have_written`` False."""
+    doubted: int
+    """The same with True."""
     operations: int
     events: int
     longest: float
@@ -59,6 +71,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
             faults=self.faults + other.faults,
             in_flight=self.in_flight + other.in_flight,
             recoveries=self.recoveries + other.recoveries,
+            denied=self.denied + other.denied,
+            doubted=self.doubted + other.doubted,
             operations=self.operations + other.operations,
             events=self.events + other.events,
             longest=max(self.longest, other.longest),
@@ -68,8 +82,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def judge(campaign: Campaign) -> Verdict:
     """Return what a campaign showed."""
     eras = eras_of(campaign)
-    violations = [violation for era in eras for violation in check(era)]
-    violations += the_first_of_each(check_copies(campaign, eras))
+    # Against a log that cannot be read whole, everything looks wrong: that alone is said.
+    violations = [violation for era in eras for violation in _unreadable(era)]
+    if not violations:
+        violations = [violation for era in eras for violation in check(era)]
+        violations += the_first_of_each(check_copies(campaign, eras))
     acknowledgements = _acknowledgements(campaign)
     violations += the_first_of_each(_no_recoveries(campaign, acknowledgements))
     durations = list(_durations(campaign))
@@ -79,6 +96,11 @@ def judge(campaign: Campaign) -> Verdict:
         if seconds > campaign.timeout + SLACK
     )
     violations += [Violation(Rule.HUNG, f"{worker} did not end") for worker in campaign.hung]
+    doubts = Counter(
+        call.outcome.may_have_written
+        for call in campaign.operations
+        if isinstance(call, Append) and isinstance(call.outcome, Unavailable)
+    )
     restored = sum(len(fault.log) for fault in campaign.faults if isinstance(fault, Restore))
     return Verdict(
         violations=violations,
@@ -89,10 +111,18 @@ def judge(campaign: Campaign) -> Verdict:
             for fault in campaign.faults
             if fault.outage and (seconds := _recovery(fault, acknowledgements)) is not None
         ],
+        denied=doubts[False],
+        doubted=doubts[True],
         operations=len(campaign.operations),
         events=len(campaign.log) - campaign.start + restored,
         longest=max((seconds for _, seconds in durations), default=0.0),
     )
+
+
+def _unreadable(era: History) -> Iterator[Violation]:
+    for call in era.operations:
+        if isinstance(call, Failure) and call.worker == NOBODY:
+            yield Violation(Rule.UNREADABLE, f"after {len(era.log)} events: {call.error}")
 
 
 def report(verdict: Verdict) -> str:
@@ -105,6 +135,10 @@ def report(verdict: Verdict) -> str:
     ]
     share = in_flight.total() / max(1, faults.total())
     lines.append(f"{verdict.operations:,} calls, {verdict.events:,} events")
+    lines.append(
+        f"{verdict.doubted + verdict.denied} appends failed, {verdict.doubted} of them with"
+        " may_have_written"
+    )
     lines.append(f"{faults.total()} faults, {share:.0%} with a commit in flight")
     if verdict.recoveries:
         lines.append(
