@@ -272,8 +272,8 @@ def _missed(missed: int, stored: int) -> float:
 def _stores(report: Report, charts: Path, kind: str) -> list[str]:
     if not report.stores:
         return []
-    made = draw(report, charts, kind, colours_of(list(ENGINES)))
-    rows = [[s.name, s.server, s.durability, s.driver] for s in report.stores]
+    made = draw(report, charts, kind)
+    rows = [[s.shown, s.server, s.durability, s.driver] for s in report.stores]
     lines = [
         "## The stores beside each other",
         "",

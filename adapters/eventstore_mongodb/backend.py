@@ -204,7 +204,7 @@ class MongoBackend(Backend):
         durable = self._settings.durability is not Durability.RELAXED
         facts: dict[str, str | int] = {
             "backend": "mongodb",
-            "server": f"MongoDB {self._server.version}",
+            "server": self._server.name,
             "durability": f"w=majority, j={str(durable).lower()}",
         }
         with self._within(self._timeout):

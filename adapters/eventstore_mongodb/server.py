@@ -83,6 +83,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     """What the server says of itself."""
 
     version: str
+    name: str = ""
+    """What it is, with its version: not all that speak MongoDB's protocol are MongoDB."""
     has_replication: bool = False
     """A replica set or a router: there are linearizable reads and change streams."""
     is_router: bool = False
@@ -183,13 +185,29 @@ def described(client: pymongo.MongoClient[Any]) -> Server:
             "directConnection: this server is a member of a replica set of several; connected to"
             " directly it would be read from when it is no longer the primary; leave it out"
         )
+    build = client.server_info()
     return Server(
-        version=str(client.server_info()["version"]),
+        version=str(build["version"]),
+        name=server_name(build),
         has_replication=is_router or "setName" in hello,
         is_router=is_router,
         has_transactions=_has_transactions(client),
         max_document_bytes=hello["maxBsonObjectSize"],
     )
+
+
+def server_name(build: Mapping[str, Any]) -> str:
+    """Return what a server is, from its reply to ``buildInfo``.
+
+    Others give MongoDB's version as theirs, for drivers look at it. Only MongoDB names the
+    commit it was built from and its allocator; SecantusDB adds its own version.
+    """
+    said = f"MongoDB {build['version']}"
+    if "secantusVersion" in build:
+        return f"SecantusDB {build['secantusVersion']}, announced as {said}"
+    if str(build.get("gitVersion", "")).strip("0") and "allocator" in build:
+        return said
+    return f"a server announced as {said}"
 
 
 def _has_transactions(client: pymongo.MongoClient[Any]) -> bool:

@@ -146,7 +146,7 @@ def draw(
 ) -> list[tuple[str, str]]:
     """Draw the charts of a report; return their titles and file names."""
     stores = report.stores
-    colours = colours or colours_of([store.name for store in stores])
+    colours = colours or colours_of([store.shown for store in stores])
     made = []
     rates = _groups(stores, "events/s", _rate_span)
     if rates:
@@ -176,7 +176,7 @@ def draw(
         ),
     ):
         series = {
-            store.name: points
+            store.shown: points
             for store in stores
             if len(points := _points(store.results, unit, span)) > 1
         }
@@ -207,7 +207,7 @@ def _groups(stores: Sequence[StoreReport], unit: str, span: Any) -> dict[str, di
     for store in stores:
         for result in store.results:
             if result.events is None and result.unit == unit and (found := span(result)):
-                groups.setdefault(result.workload, {})[store.name] = found
+                groups.setdefault(result.workload, {})[store.shown] = found
     return groups
 
 

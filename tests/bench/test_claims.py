@@ -56,9 +56,10 @@ def test_what_is_in_the_way_is_told_where_a_mark_is_missed(tmp_path: Path) -> No
         assert (tmp_path / "RESULTS.md").read_text("utf-8").count("its disk is slow") == times
 
 
-def test_the_raw_limit_of_sqlite_stores_what_the_store_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 10])
+def test_the_raw_limit_of_sqlite_stores_what_the_store_does(tmp_path: Path, at_once: int) -> None:
     # Given a raw writer that wrote a batch, and single events after it
-    raw = RawSqlite(tmp_path / "raw.db")
+    raw = RawSqlite(tmp_path / "raw.db", at_once)
     for step in (raw.batch(1000), raw.single(), raw.single()):
         step()
 
