@@ -262,6 +262,24 @@ def test_memory_stays_flat(sqlite_url: str, tmp_path: Path) -> None:
     assert copy.stat().st_size > 60 * MEGABYTE
 
 
+def test_a_long_line_is_held_twice_at_most(tmp_path: Path) -> None:
+    # As it is read and decoded, or decoded and encoded anew: 40 MB each time, over the 50 MB or
+    # so that the program takes by itself.
+    file = tmp_path / "log.jsonl"
+    write_lines(file, 1, "x" * 40 * MEGABYTE)
+
+    run = subprocess.run(
+        [sys.executable, "-c", _MEASURED, "import", str(file)],
+        env=os.environ | {"EVENTSTORE_URL": "memory://"},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+
+    resident = int(run.stdout) * (1 if sys.platform == "darwin" else 1024)
+    assert resident < (50 + 2.2 * 40) * MEGABYTE
+
+
 class TestTerminal:
     """A pseudo-terminal in place of standard output or error."""
 
