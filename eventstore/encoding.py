@@ -60,6 +60,11 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     timestamp: datetime
     """In UTC."""
 
+    @property
+    def identity(self) -> tuple[str, bytes]:
+        """What is unique in a log, for sets and dicts (``commit.Identity``)."""
+        return self.tenant_id, self.event_id.int.to_bytes(16, "big")
+
     def recorded(
         self, *, sequence: int, version: int, batch_sequence: int, recorded_at: datetime
     ) -> Event:
@@ -89,7 +94,7 @@ def draft_of(event: Event, tenant_id: str | None = None) -> Draft:
     Raises InvalidEventError, naming the field and what it may be.
     """
     error = InvalidEventError
-    if not isinstance(event, Event):
+    if type(event) is not Event:  # a subclass could say one thing now and another later
         raise error(f"event: must be an Event, not {type(event).__name__}")
     event_id = event.event_id
     if type(event_id) is not UUID:

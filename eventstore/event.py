@@ -64,7 +64,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """When it was stored; never goes back along the log. Assigned by the store."""
 
     def __hash__(self) -> int:
-        return hash(self.event_id)
+        event_id = self.event_id
+        # By its bytes: a UUID hashes as its number does, so that ids can be made to collide.
+        return hash(event_id.bytes if isinstance(event_id, UUID) else event_id)
 
     @property
     def entity(self) -> Entity:

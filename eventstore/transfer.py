@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from eventstore.appending import batch_of, result_of
-from eventstore.commit import Batch, EventKey, Repeated, judge_repeat
+from eventstore.commit import Batch, Identity, Repeated, judge_repeat, twins_of
 from eventstore.errors import EventStoreError, InvalidEventError
 from eventstore.event import Event, ExportedEvent
 from eventstore.log import Log
@@ -244,15 +244,15 @@ def _settle(
     """Yield every label in order, with what became of its batch."""
     log = store._open_log()
     window: list[tuple[_T, Batch]] = []
-    keys: set[EventKey] = set()
+    keys: set[Identity] = set()
     weight = 0
     for label, events in given:
         batch = _checked(store, events)
         del events  # what is encoded need not be held twice while it is written
         if isinstance(batch, Batch):
             weight += batch.weight
-            if weight <= _WINDOW_BYTES and keys.isdisjoint(batch.keys):
-                keys.update(batch.keys)
+            if weight <= _WINDOW_BYTES and keys.isdisjoint(batch.identities):
+                keys.update(batch.identities)
                 window.append((label, batch))
                 continue
         yield from _commit(log, window)
@@ -262,7 +262,7 @@ def _settle(
         elif batch.weight > _WINDOW_BYTES:  # and gone before the next one is read
             yield from _commit(log, [(label, batch)])
         else:
-            window, keys, weight = [(label, batch)], set(batch.keys), batch.weight
+            window, keys, weight = [(label, batch)], set(batch.identities), batch.weight
         del batch
     yield from _commit(log, window)
 
@@ -287,7 +287,7 @@ def _commit(log: Log, window: Sequence[tuple[_T, Batch]]) -> Iterator[tuple[_T, 
     if not keys:
         return
     found = log.read(lambda backend: backend.find(keys))
-    twins = {(event.tenant_id, event.event_id): event for event in found}
+    twins = twins_of(found)
     ready: list[tuple[_T, Batch | Repeated]] = []
     for label, batch in window:
         verdict = judge_repeat(batch, twins)

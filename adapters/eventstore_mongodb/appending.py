@@ -28,7 +28,16 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from eventstore.backend import PageRequest
-from eventstore.commit import Accepted, Batch, LogState, Outcome, entities_of, keys_of, plan
+from eventstore.commit import (
+    Accepted,
+    Batch,
+    LogState,
+    Outcome,
+    entities_of,
+    keys_of,
+    plan,
+    twins_of,
+)
 from eventstore.errors import BatchTooLargeError, StoreUnavailableError
 from eventstore_mongodb.documents import OPTIONS, RAW, StoredCommit, commit_of, entity_key
 from eventstore_mongodb.reading import CommitReader, Commits
@@ -142,7 +151,7 @@ class Appender:
             recorded_at=known.recorded_at,
             now=self._now(),
             versions={entity: versions[entity_key(entity)] for entity in entities},
-            twins={(twin.tenant_id, twin.event_id): twin for twin in twins},
+            twins=twins_of(twins),
             matches=[self._first_match(batch, known.last, 0) for batch in group],
         )
 
@@ -176,7 +185,7 @@ class Appender:
         starves.
         """
         commits = self._reader.after(known.last, _CATCH_UP)
-        ids = {event_id for _, event_id in keys_of(group)}
+        ids = {event_id.bytes for _, event_id in keys_of(group)}
         if not commits or not _follow(known, commits) or any(ids & new.ids() for new in commits):
             known = self._caught_up(None)
             return known, self._state(group, known)

@@ -261,10 +261,10 @@ class StoredCommit:
             # Its entities are the first of its keys.
             return dict(zip(self._document["keys"], self._document["versions"], strict=False))
 
-    def ids(self) -> set[UUID]:
-        """Return the ids of its events."""
+    def ids(self) -> set[bytes]:
+        """Return the ids of its events, 16 bytes each."""
         with _readable():
-            return {event["id"] for event in self._document["events"]}
+            return {event["id"].bytes for event in self._document["events"]}
 
     def events(self, needles: Sequence[bytes], after: int, up_to: int) -> list[Event]:
         """Return the events above ``after`` and up to ``up_to`` whose bytes hold all of

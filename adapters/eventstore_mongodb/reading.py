@@ -160,7 +160,7 @@ class CommitReader:
 
     def with_ids(self, keys: Sequence[EventKey]) -> list[Event]:
         """Return the events of these identities, those that are recorded."""
-        wanted = set(keys)
+        wanted = {(tenant_id, event_id.bytes) for tenant_id, event_id in keys}
         events: list[Event] = []
         for start in range(0, len(keys), _WINDOW):
             ids = [id_key(event_id) for _, event_id in keys[start : start + _WINDOW]]
@@ -170,7 +170,7 @@ class CommitReader:
                 events += [
                     event
                     for event in commit.events_with_ids(bare)
-                    if (event.tenant_id, event.event_id) in wanted
+                    if (event.tenant_id, event.event_id.bytes) in wanted
                 ]
         return events
 

@@ -19,6 +19,7 @@ from eventstore.commit import (
     entities_of,
     keys_of,
     plan,
+    twins_of,
 )
 from eventstore.errors import BatchTooLargeError, StoreUnavailableError
 from eventstore.event import Entity, Event
@@ -79,8 +80,8 @@ class Appender:
             if batch.condition and batch.condition.match:
                 return None
             return self._append_one(batch) if len(batch.drafts) == 1 else self._append_many(group)
-        keys = keys_of(group)
-        if any(batch.condition for batch in group) or len(set(keys)) < len(keys):
+        identities = [identity for batch in group for identity in batch.identities]
+        if any(batch.condition for batch in group) or len(set(identities)) < len(identities):
             return None  # a batch may depend on those before it
         return self._append_many(group)
 
@@ -184,7 +185,7 @@ class Appender:
             recorded_at=None if recorded_at is None else wire.to_time(recorded_at),
             now=wire.to_time(now),
             versions=dict(zip(entities, versions, strict=True)),
-            twins={(twin.tenant_id, twin.event_id): twin for twin in twins},
+            twins=twins_of(twins),
             matches=[self._match(batch, head) for batch in group],
         )
 

@@ -27,6 +27,7 @@ from eventstore.commit import (
     Repeated,
     judge_repeat,
     position_beyond,
+    twins_of,
 )
 from eventstore.encoding import from_microseconds
 from eventstore.errors import (
@@ -263,8 +264,7 @@ class RedisBackend(Backend):
     ) -> None:
         for place in repeats:
             batch = group[place]
-            twins = {(each.tenant_id, each.event_id): each for each in self.find(batch.keys)}
-            verdict = judge_repeat(batch, twins)
+            verdict = judge_repeat(batch, twins_of(self.find(batch.keys)))
             if verdict is None:
                 raise CorruptLogError("an event id is in the index but its event is not there")
             outcomes[place] = verdict

@@ -18,11 +18,13 @@ from eventstore.commit import (
     Accepted,
     Batch,
     EventKey,
+    Identity,
     LogState,
     Outcome,
     entities_of,
     keys_of,
     plan,
+    twins_of,
 )
 from eventstore.encoding import from_microseconds, to_microseconds
 from eventstore.event import Entity, Event
@@ -92,13 +94,13 @@ def find_chains(
 
 def find_events(
     connection: sqlite3.Cursor | sqlite3.Connection, sql: Statements, keys: Sequence[EventKey]
-) -> dict[EventKey, Event]:
+) -> dict[Identity, Event]:
     """Return the events of these identities that are recorded."""
-    return {
-        (event.tenant_id, event.event_id): event
+    return twins_of(
+        event
         for chunk in _chunks([(tenant_id, event_id.bytes) for tenant_id, event_id in keys])
         for event in events_of(rows(connection, sql.find(chunk)))
-    }
+    )
 
 
 def rows(
