@@ -194,7 +194,7 @@ def _read(
         if line.isspace() or not line:
             continue
         try:
-            yield number, parse_line(line, new_ids=new_ids)
+            parsed = parse_line(line, new_ids=new_ids)
         except InvalidEventError as error:
             if line.endswith(b"\n") or isinstance(error.__cause__, msgspec.ValidationError):
                 yield number, error
@@ -203,6 +203,11 @@ def _read(
                     number,
                     InvalidEventError(f"the input ends in the middle of this line ({error})"),
                 )
+            continue
+        if isinstance(line, bytearray):
+            line.clear()  # a long one: not to be held beside what was made of it
+        yield number, parsed
+        del parsed
 
 
 def _lines(
@@ -243,6 +248,7 @@ def _settle(
     weight = 0
     for label, events in given:
         batch = _checked(store, events)
+        del events  # what is encoded need not be held twice while it is written
         if isinstance(batch, Batch):
             weight += batch.weight
             if weight <= _WINDOW_BYTES and keys.isdisjoint(batch.identities):
@@ -250,11 +256,14 @@ def _settle(
                 window.append((label, batch))
                 continue
         yield from _commit(log, window)
-        if isinstance(batch, Batch):
-            window, keys, weight = [(label, batch)], set(batch.identities), batch.weight
-        else:
-            window, keys, weight = [], set(), 0
+        window, keys, weight = [], set(), 0
+        if not isinstance(batch, Batch):
             yield label, batch
+        elif batch.weight > _WINDOW_BYTES:  # and gone before the next one is read
+            yield from _commit(log, [(label, batch)])
+        else:
+            window, keys, weight = [(label, batch)], set(batch.identities), batch.weight
+        del batch
     yield from _commit(log, window)
 
 

@@ -210,7 +210,7 @@ CALLS: Mapping[str, Call] = {
     "a checkpoint of another event": Call(
         lambda s: s.get_events_since(Checkpoint(s.log_id, 1, UUID(int=9))),
         CheckpointError,
-        "another event than",
+        "00000000-0000-0000-0000-000000000009",
     ),
     "a checkpoint that is none": Call(
         lambda s: s.get_events_since(Checkpoint.parse("seven")), InvalidQueryError, "checkpoint"
@@ -417,7 +417,7 @@ COMMANDS: Mapping[str, Command] = {
     "a variable that is not set": Command(("count", "--url-env", "NO_SUCH_URL"), 2, "NO_SUCH_URL"),
     "two URLs": Command(("count", "--url", "memory://", "--url-env", "NO_SUCH_URL"), 2, "not both"),
     "a password in a bad URL": Command(
-        ("count", "--url", f"redis://me:x?{SECRET}@host"), 2, "write '?' in a"
+        ("count", "--url", f"redis://me:x?{SECRET}@host"), 2, "write '?'"
     ),
     "a server that is not there": Command(
         ("count", "--url", f"redis://me:{SECRET}@127.0.0.1:1/0?timeout=0.2"), 1, "127.0.0.1"

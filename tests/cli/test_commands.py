@@ -357,6 +357,12 @@ class TestGet:
         second = filled.checkpoint(list(filled.get_events())[1])
 
         assert sequences(run("get", "--from-sequence", str(second))) == [3, 4]
+        assert run("count", "--from-sequence", str(second)).stdout == "2\n"
+
+        other = f"2:{uuid4()}@{filled.log_id}"
+        for command in ("get", "count", "tail", "export"):
+            refused = run(command, "--from-sequence", other)
+            assert (refused.exit_code, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
 
     def test_prints_no_character_that_steers_a_terminal(
         self, run: RunCommand, store: EventStore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -23,6 +24,7 @@ import pytest
 
 from eventstore import Event, EventStore, open_store
 from eventstore.cli.files import written_whole
+from eventstore.cli.transfers import _BetweenCommits, _Lines, _Source
 from eventstore.transfer import append_in_order, import_lines
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -262,6 +264,24 @@ def test_memory_stays_flat(sqlite_url: str, tmp_path: Path) -> None:
     assert copy.stat().st_size > 60 * MEGABYTE
 
 
+def test_a_long_line_is_held_twice_at_most(tmp_path: Path) -> None:
+    # As it is read and decoded, or decoded and encoded anew: 40 MB each time, over the 50 MB or
+    # so that the program takes by itself.
+    file = tmp_path / "log.jsonl"
+    write_lines(file, 1, "x" * 40 * MEGABYTE)
+
+    run = subprocess.run(
+        [sys.executable, "-c", _MEASURED, "import", str(file)],
+        env=os.environ | {"EVENTSTORE_URL": "memory://"},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+
+    resident = int(run.stdout) * (1 if sys.platform == "darwin" else 1024)
+    assert resident < (50 + 2.2 * 40) * MEGABYTE
+
+
 class TestTerminal:
     """A pseudo-terminal in place of standard output or error."""
 
@@ -274,14 +294,18 @@ class TestTerminal:
         os.close(theirs)
 
     def shown(self, process: subprocess.Popen[bytes], ours: int) -> str:
-        process.wait(timeout=60)
         os.set_blocking(ours, False)
         shown = b""
-        try:
-            while chunk := os.read(ours, 65536):
-                shown += chunk
-        except BlockingIOError:
-            pass
+
+        def ended() -> bool:  # a terminal holds a few kB, and who writes more waits for its reader
+            nonlocal shown
+            over = process.poll() is not None
+            with contextlib.suppress(BlockingIOError):
+                while chunk := os.read(ours, 65536):
+                    shown += chunk
+            return over
+
+        wait_until(ended, seconds=60)
         return shown.decode()
 
     def test_shows_progress_and_only_there(
@@ -311,6 +335,22 @@ class TestTerminal:
         assert "event_id" not in shown
         assert finished(start("get"))[1].count("event_id") == 3
 
+    def test_prints_no_more_than_a_hundred_unasked(
+        self, start: Start, store: EventStore, terminal: tuple[int, int]
+    ) -> None:
+        ours, theirs = terminal
+        store.append_batch(list(events(0, 101)))
+
+        process = start("get", stdout=theirs)
+        shown = self.shown(process, ours).splitlines()
+        told = finished(process)[2]
+        asked = self.shown(start("get", "--limit", "101", stdout=theirs), ours).splitlines()
+
+        assert len(shown) == 1 + 100
+        assert told == "eventstore: note: the first 100 are shown; --limit shows more\n"
+        assert len(asked) == 1 + 101
+        assert finished(start("get"))[1].count("\n") == 101
+
     def test_asks_for_what_it_would_read_from_there(
         self, start: Start, terminal: tuple[int, int]
     ) -> None:
@@ -339,6 +379,23 @@ def test_lines_are_read_as_they_are_needed(store: EventStore) -> None:
     next(imported)
 
     assert asked < 5000
+
+
+def test_progress_moves_by_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    write_lines(file, 3, "x" * MEGABYTE)
+    told: list[int] = []
+    with file.open("rb") as stream, _BetweenCommits() as ctrl_c:
+        source = _Source(str(file), stream, file.stat().st_size, stream.tell)
+        lines = _Lines(source, ctrl_c, told.append)
+
+        while lines.readline(1 << 16):
+            pass
+
+    assert lines.read == file.stat().st_size
+    assert told == sorted(told)
+    assert len(told) > 30
+    assert file.stat().st_size - told[-1] < 1 << 17
 
 
 class TestStreams:
