@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import logging
-import random
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, TypeVar
+
+import tenacity
 
 from eventstore.commit import Outcome
 from eventstore.deadline import INSTANT, this_call
@@ -26,16 +27,14 @@ from eventstore.errors import (
 from eventstore.url import Settings
 
 _T = TypeVar("_T")
+_S = TypeVar("_S")
 
 logger: Final = logging.getLogger("eventstore")
 
 Answer = Outcome | Exception
 """What became of a batch; an exception is to be raised in its caller."""
 
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
-_DOUBLINGS: Final = 5
-"""After so many tries a pause is as long as it gets."""
+_backoff: Final = tenacity.wait_random_exponential(multiplier=0.05, max=1.0)
 _LAST_TRY: Final = 0.25
 """Seconds left to the last try, or a tenth of the timeout where that is less."""
 
@@ -91,53 +90,75 @@ def keep_trying(
     try:
         try:
             return attempt(settings.timeout if outer is None else max(end - now, INSTANT))
-        except (EventStoreError, OSError) as error:
-            failures = _Failures(settings, end)
-            failures.add(error)
-        while True:
-            try:
-                sleep(failures.pause())
-                answer = attempt(max(end - monotonic(), INSTANT))
-            except (EventStoreError, OSError) as error:
-                failures.add(error)
-            else:
-                return in_doubt(answer) if in_doubt and failures.may_have_written else answer
+        except (EventStoreError, OSError) as caught:
+            error = _ours(caught)
+            if not _is_passing(error) or not settings.retries:
+                raise error from _cause(error, caught)
+        logger.info("trying again: %s", error)
+        return _try_again(attempt, settings, error, end=end, sleep=sleep, in_doubt=in_doubt)
     finally:
         this_call.end = outer
 
 
-class _Failures:
-    """The attempts of one call that an outage interrupted."""
+def _try_again(
+    attempt: Callable[[float], _T],
+    settings: Settings,
+    error: EventStoreError,
+    *,
+    end: float,
+    sleep: Callable[[float], None],
+    in_doubt: Callable[[_T], _T] | None,
+) -> _T:
+    """Go on after a first attempt that met ``error``."""
+    last_begin = end - min(_LAST_TRY, settings.timeout / 10)
+    may_have_written = _wrote(error)
 
-    def __init__(self, settings: Settings, end: float) -> None:
-        self.may_have_written = False
-        self._retries = settings.retries
-        self._count = 0
-        self._last_begin = end - min(_LAST_TRY, settings.timeout / 10)
-        """When the last attempt begins."""
+    def remembering(step: Callable[[float], _S], seconds: float) -> _S:
+        nonlocal may_have_written
+        try:
+            return step(seconds)
+        except (EventStoreError, OSError) as caught:
+            error = _ours(caught)
+            if may_have_written:
+                error = _unsettled(error)
+            may_have_written = _wrote(error)
+            raise error from _cause(error, caught)
 
-    def add(self, caught: EventStoreError | OSError) -> None:
-        """Remember a failure; raise it where trying again is of no use, or too late."""
-        error = caught if isinstance(caught, EventStoreError) else by_the_system(caught)
-        if self.may_have_written:
-            error = _unsettled(error)
-        self._count += 1
-        if not (
-            isinstance(error, StoreUnavailableError)
-            and error.transient
-            and self._count <= self._retries
-            and monotonic() < self._last_begin
-        ):
-            raise error from (caught.__cause__ if error is caught else caught)
-        self.may_have_written = error.may_have_written
-        if self._count == 1:
-            logger.info("trying again: %s", error)
+    def again() -> _T:
+        answer = remembering(attempt, max(end - monotonic(), INSTANT))
+        return in_doubt(answer) if in_doubt and may_have_written else answer
 
-    def pause(self) -> float:
-        """Return how many seconds to wait before the next attempt."""
-        longest = min(_FIRST_PAUSE * 2 ** min(self._count - 1, _DOUBLINGS), _LONGEST_PAUSE)
-        pause = random.uniform(0, longest)  # noqa: S311 - no secret
-        return max(min(pause, self._last_begin - monotonic()), 0.0)
+    def is_over(state: tenacity.RetryCallState) -> bool:
+        return state.attempt_number >= settings.retries or monotonic() >= last_begin
+
+    def pause(state: tenacity.RetryCallState) -> float:
+        return max(min(_backoff(state), last_begin - monotonic()), 0.0)
+
+    if monotonic() >= last_begin:
+        raise error
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_passing),
+        stop=is_over,
+        wait=pause,
+        sleep=lambda seconds: remembering(sleep, seconds),
+        reraise=True,
+    )(again)
+
+
+def _ours(caught: EventStoreError | OSError) -> EventStoreError:
+    return caught if isinstance(caught, EventStoreError) else by_the_system(caught)
+
+
+def _cause(error: EventStoreError, caught: EventStoreError | OSError) -> BaseException | None:
+    return caught.__cause__ if error is caught else caught
+
+
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, StoreUnavailableError) and error.transient
+
+
+def _wrote(error: EventStoreError) -> bool:
+    return isinstance(error, StoreUnavailableError) and error.may_have_written
 
 
 def settled(answer: Answer) -> Answer:
