@@ -245,9 +245,16 @@ class SqliteBackend(Backend):
 
     def wait(self, after: int, timeout: float, nap: Callable[[float], None]) -> None:
         end = monotonic() + timeout
-        while (head := self.head()) <= after and (left := end - (now := monotonic())) > 0:
-            if head != self._seen[0]:
-                self._seen = head, now
+        unchanged = None
+        while (left := end - (now := monotonic())) > 0:
+            mark = self._connections.quiet_mark()  # before the look, so that nothing is missed
+            if mark is None or mark != unchanged:
+                head = self.head()
+                if head > after:
+                    return
+                if head != self._seen[0]:
+                    self._seen = head, now
+                unchanged = mark
             idle = now - self._seen[1]
             nap(min(_SOON + idle * _BACKING_OFF, _LATEST, left))
 

@@ -132,7 +132,7 @@ def test_it_is_not_checkpointed_for_every_append_while_a_reader_holds_an_old_sta
     checkpoints = 0
     original = Connections.checkpoint
 
-    def counting(self: Connections, writer: sqlite3.Connection) -> None:
+    def counting(self: Connections, writer: sqlite3.Cursor) -> None:
         nonlocal checkpoints
         checkpoints += 1
         original(self, writer)

@@ -19,7 +19,7 @@ from eventstore.testing.builders import an_event
 from eventstore_sqlite import SqliteBackend
 
 
-def in_child(work: Callable[[], None]) -> int:
+def in_child(work: Callable[[], object]) -> int:
     """Run ``work`` in a forked child and return its exit code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is the point

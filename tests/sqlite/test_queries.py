@@ -259,7 +259,7 @@ def test_the_largest_query_there_is_is_taken(
     memory, large, events = both
     wanted = [e for e in events if len(e.tags) > 1][:40]
     none = [f"none-{n}" for n in range(98)]
-    full = {
+    full: dict[str, Any] = {
         "entity_type": "order",
         "workflow_id": "w",
         "tenant_id": "acme",
@@ -274,7 +274,8 @@ def test_the_largest_query_there_is_is_taken(
     query = EventQuery(any_of=[*many, *types, *few], order_by=order_by, ascending=ascending)
 
     # Then it finds what the reference finds
-    for shape in ({}, {"limit": 7, "offset": 3}):
+    shapes: tuple[dict[str, Any], ...] = ({}, {"limit": 7, "offset": 3})
+    for shape in shapes:
         found = list(large.get_events(query.replace(**shape)))
         assert found
         assert [e.sequence for e in found] == [
