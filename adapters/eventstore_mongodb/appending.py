@@ -18,6 +18,12 @@ moment of the insert. So a tail is trusted for a moment only; and where an inser
 that, it is looked whether the link before it still stands, known by its token, and if not the
 insert is taken back. Nobody has passed it: readers refuse a gap, and so do appenders beneath the
 tail.
+
+A commit in parts is the same: its parts are written first, and confirmed as durably, then the one
+document whose ``_id`` is the compare-and-set, which names them by its random token. Before it
+stands nobody takes them for events; once it stands, all of them have stood before. If it never
+does, they stay nobody's: whoever lost removes its own, and what a killed writer leaves is removed
+once another commit stands in its place, for then it can never be completed.
 """
 
 from __future__ import annotations
@@ -25,10 +31,11 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import bson
 import pymongo
@@ -59,6 +66,7 @@ from eventstore_mongodb.documents import (
     OPTIONS,
     RAW,
     WITHOUT_EVENTS,
+    Piece,
     Projection,
     StoredCommit,
     commit_of,
@@ -100,16 +108,21 @@ class _Known(NamedTuple):
             return cls(0, 0, b"", None, {}, seen_at)
         return cls(tail.first, tail.last, tail.token, tail.recorded_at, {}, seen_at)
 
-    def with_commits(self, commits: Sequence[StoredCommit], seen_at: float) -> Self:
-        """Return it brought up to the last of ``commits``, which follow."""
-        for commit in commits:
-            self.versions.update(commit.versions())
-        if not commits:
-            return self._replace(seen_at=seen_at)
-        tail = commits[-1]
+    def with_news(self, news: _News, seen_at: float) -> Self:
+        """Return it brought up to what follows."""
+        tail, pieces = news
+        for piece in pieces:
+            self.versions.update(piece.versions())
         return type(self)(
             tail.first, tail.last, tail.token, tail.recorded_at, self.versions, seen_at
         )
+
+
+class _News(NamedTuple):
+    """What follows a tail that was known."""
+
+    tail: StoredCommit
+    pieces: Sequence[Piece]
 
 
 class Appender:
@@ -122,15 +135,17 @@ class Appender:
         *,
         max_bytes: int,
         now: Callable[[], datetime],
-        insert: Callable[[RawBSONDocument], object],
+        insert: Callable[[Sequence[RawBSONDocument]], object],
+        log_format: int,
         check_log: Callable[[], None],
         trusted: float = TRUSTED,
     ) -> None:
-        """``max_bytes`` is what a document may have; ``insert`` puts one into ``commits``;
+        """``max_bytes`` is what a commit may have; ``insert`` puts documents into ``commits``;
         ``check_log`` raises LogReplacedError where this is no longer the log that was opened;
         ``trusted`` is for how many seconds a tail is."""
         self._commits = commits
         self._put = insert
+        self._log_format = log_format
         self._reader = reader
         self._max_bytes = max_bytes
         self._now = now
@@ -152,12 +167,13 @@ class Appender:
                     self._remember(known)
                     return planned.outcomes
             else:
-                document = self._document(planned.accepted)
-                if len(document.raw) > self._max_bytes:
-                    return self._in_parts(group, len(document.raw), deadline)
-                if self._insert(document, known, deadline):
-                    self._remember(_after(known, planned.accepted, document["token"]))
+                written = self._written(planned.accepted)
+                if written.size > self._max_bytes:
+                    return self._divided(group, written.size, deadline)
+                if self._insert(written, known, deadline):
+                    self._remember(_after(known, planned.accepted, written.token))
                     return planned.outcomes
+                self._remove(written.parts, deadline)
             if time.monotonic() >= deadline:
                 raise StoreUnavailableError(f"other appends were faster for {timeout:g} seconds")
             # Someone was faster. All who lost know it at the same moment; jitter parts them.
@@ -169,10 +185,12 @@ class Appender:
         known = _Known.of(self._reader.tail(), time.monotonic())
         planned = plan([batch], self._state([batch], known))
         if planned.accepted:
-            document = self._document(planned.accepted)
-            if len(document.raw) > self._max_bytes:
-                return self._too_large(len(document.raw))
-            self._put(document)
+            written = self._written(planned.accepted)
+            if written.size > self._max_bytes:
+                return self._too_large(written.size)
+            for documents in (written.parts, [written.commit]):
+                if documents:
+                    self._put(documents)
         return planned.outcomes[0]
 
     # --- What the planner asks for
@@ -210,7 +228,7 @@ class Appender:
         if known is not None and now - known.seen_at < self._trusted:
             return known  # at worst stale: it loses, and looks then
         if known is not None and (news := self._follows(known, WITHOUT_EVENTS)) is not None:
-            return known.with_commits(news, now)
+            return known.with_news(news, now)
         while True:
             now = time.monotonic()
             tail = self._reader.tail()
@@ -224,7 +242,7 @@ class Appender:
             # Whoever left the gap is about to take its commit back.
             time.sleep(random.random() * _PAUSE_IN_DOUBT)  # noqa: S311 - no secret
 
-    def _follows(self, known: _Known, projection: Projection) -> list[StoredCommit] | None:
+    def _follows(self, known: _Known, projection: Projection) -> _News | None:
         """Return what came since, None where that cannot be told: the tail that was known is gone
         (the log was rewound or replaced), one of the commits is missing where shards were read at
         different moments, or there were too many."""
@@ -233,8 +251,10 @@ class Appender:
         commits = self._reader.since(known.last, _CATCH_UP, projection)
         if not commits or commits[0].token != known.token or len(commits) == _CATCH_UP:
             return None
-        chained = all(before.last + 1 == after.first for before, after in pairwise(commits))
-        return commits[1:] if chained else None
+        if any(before.last + 1 != after.first for before, after in pairwise(commits)):
+            return None
+        pieces = self._reader.pieces_of_all(commits[1:], projection)
+        return None if pieces is None else _News(commits[-1], pieces)
 
     def _news(
         self, group: Sequence[Batch], known: _Known, state: LogState, deadline: float
@@ -245,12 +265,12 @@ class Appender:
         starves.
         """
         now = time.monotonic()
-        commits = self._follows(known, ONLY_IDS)
+        news = self._follows(known, ONLY_IDS)
         ids = {event_id.bytes for _, event_id in keys_of(group)}
-        if not commits or any(not ids.isdisjoint(new.ids()) for new in commits):
+        if not news or any(not ids.isdisjoint(piece.ids()) for piece in news.pieces):
             known = self._caught_up(None, deadline)
             return known, self._state(group, known)
-        looked_to, known = known.last, known.with_commits(commits, now)
+        looked_to, known = known.last, known.with_news(news, now)
         return known, LogState(
             head=known.last,
             recorded_at=known.recorded_at,
@@ -270,19 +290,20 @@ class Appender:
 
     # --- Writing
 
-    def _document(self, accepted: Sequence[Accepted]) -> RawBSONDocument:
-        document = commit_of(accepted, token=os.urandom(12))
-        return RawBSONDocument(bson.encode(document, codec_options=OPTIONS), RAW)
+    def _written(self, accepted: Sequence[Accepted]) -> _Written:
+        parts, commit = commit_of(accepted, os.urandom(12), self._log_format)
+        return _Written([*map(_encoded, parts)], _encoded(commit))
 
-    def _insert(self, document: RawBSONDocument, known: _Known, deadline: float) -> bool:
+    def _insert(self, written: _Written, known: _Known, deadline: float) -> bool:
         """Return True once the commit stands after what is known, False where it does not and
         another has taken its place, or what is known is gone.
 
         Where the answer was lost, or a majority has not confirmed, it looks, and asks again for
         the same: with this ``_id`` it can happen but once.
         """
-        first, token = document["_id"], document["token"]
-        is_stored = False
+        first, token = written.first, written.token
+        parts_left = written.parts
+        is_sent = is_stored = False
         doubt: PyMongoError | None = None
         while True:
             try:
@@ -294,8 +315,12 @@ class Appender:
                         is_stored = there is not None
                         if not is_stored and not self._stands(known):
                             return False  # never leave a gap
+                    if parts_left:  # they must stand before what makes them visible
+                        self._put(parts_left)
+                        parts_left = []
                     if not is_stored:
-                        self._put(document)
+                        is_sent = True
+                        self._put([written.commit])
                         is_stored = True
                     if doubt is None and time.monotonic() - known.seen_at < self._trusted:
                         return True
@@ -309,7 +334,7 @@ class Appender:
                 doubt = error  # own or another's: to be seen once a majority has it
             except PyMongoError as error:
                 passes = is_passing(error)
-                if is_stored or (passes and not surely_unsent(error)):
+                if is_stored or (is_sent and passes and not surely_unsent(error)):
                     doubt = error
                 if doubt is None and not passes:
                     raise translated(error) from error
@@ -335,8 +360,19 @@ class Appender:
             return False
         return True
 
-    def _in_parts(self, group: Sequence[Batch], size: int, deadline: float) -> Sequence[Outcome]:
-        """Commit a group that is too large for a document as two."""
+    def _remove(self, parts: Sequence[RawBSONDocument], deadline: float) -> None:
+        """Remove the parts of a commit that does not stand. What cannot be removed now is when a
+        store is opened (see ``sweeping.py``)."""
+        if parts:
+            ids = [part["_id"] for part in parts]
+            with (
+                suppress(PyMongoError),
+                pymongo.timeout(max(deadline - time.monotonic(), INSTANT)),
+            ):
+                self._commits.delete_many({"_id": {"$in": ids}})
+
+    def _divided(self, group: Sequence[Batch], size: int, deadline: float) -> Sequence[Outcome]:
+        """Commit a group that is too large as two."""
         if len(group) == 1:
             return [self._too_large(size)]
         half = len(group) // 2
@@ -353,9 +389,33 @@ class Appender:
 
     def _too_large(self, size: int) -> BatchTooLargeError:
         return BatchTooLargeError(
-            f"the batch takes {size} bytes, but a MongoDB document, so a batch, at most"
+            f"the batch takes {size} bytes, but a batch may take as many as a MongoDB document,"
             f" {self._max_bytes}: append it in parts"
         )
+
+
+class _Written(NamedTuple):
+    """A commit, encoded."""
+
+    parts: Sequence[RawBSONDocument]
+    """To be written first; none where the commit holds its events itself."""
+    commit: RawBSONDocument
+
+    @property
+    def first(self) -> int:
+        return int(self.commit["_id"])
+
+    @property
+    def token(self) -> bytes:
+        return bytes(self.commit["token"])
+
+    @property
+    def size(self) -> int:
+        return sum(len(document.raw) for document in (*self.parts, self.commit))
+
+
+def _encoded(document: Mapping[str, Any]) -> RawBSONDocument:
+    return RawBSONDocument(bson.encode(document, codec_options=OPTIONS), RAW)
 
 
 def _after(known: _Known, accepted: Sequence[Accepted], token: bytes) -> _Known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from time import monotonic
 from typing import Any, ClassVar, Final, Self
@@ -43,8 +43,10 @@ from eventstore_mongodb.server import (
     described,
     driver_errors,
     is_weak,
+    several_inserted,
     transaction_errors,
 )
+from eventstore_mongodb.sweeping import sweep
 
 _DEFAULT_DATABASE: Final = "eventstore"
 
@@ -69,8 +71,13 @@ class MongoBackend(Backend):
             self._server = self._describe(client)
             self._bind(client)
             self._check(self._namespace)
-            self._log_id = self._namespace.log_id(create=settings.create)
-        self._log_seen_at = monotonic()
+            about = self._namespace.log(create=settings.create)
+            self._log_id, self._log_format = about.log_id, about.log_format
+            self._log_seen_at = monotonic()
+            self._begin()
+            if self._log_format > 1:
+                with suppress(OperationFailure):  # it is no more than tidy
+                    sweep(self._namespace, about.swept)
 
     # --- Opening and closing
 
@@ -116,12 +123,15 @@ class MongoBackend(Backend):
             namespace.refuse_other_shard_key()
 
     def _bind(self, client: Any) -> None:
-        """Make all that depends on the client."""
+        """Take another client."""
         database = self._database(client, self._settings)
         self._client = client
         self._namespace = Namespace(database, self._settings.namespace)
         self._commits: Commits = self._namespace.commits
         self._clock = self._clock_of(client)
+
+    def _begin(self) -> None:
+        """Make what knows of the log's past."""
         self._reader = self._reader_of(self._commits)
         self._appender = self._appender_of(self._commits, self._reader)
 
@@ -131,7 +141,9 @@ class MongoBackend(Backend):
     def _reader_of(self, commits: Commits, **session: Any) -> CommitReader:
         linearizable = self._server.has_replication and not session
         raw_commits = commits.with_options(codec_options=RAW)
-        return CommitReader(raw_commits, linearizable=linearizable, **session)
+        return CommitReader(
+            raw_commits, linearizable=linearizable, log_format=self._log_format, **session
+        )
 
     def _appender_of(self, commits: Commits, reader: CommitReader, **session: Any) -> Appender:
         return Appender(
@@ -139,13 +151,20 @@ class MongoBackend(Backend):
             reader,
             max_bytes=self._server.max_document_bytes,
             now=self._clock.now,
-            insert=lambda document: self._insert(commits, document, **session),
+            insert=lambda documents: self._insert(commits, documents, **session),
+            log_format=self._log_format,
             check_log=self._check_log,
             trusted=self.trusted,
         )
 
-    def _insert(self, commits: Commits, document: RawBSONDocument, **session: Any) -> None:
-        commits.insert_one(document, **session)
+    def _insert(
+        self, commits: Commits, documents: Sequence[RawBSONDocument], **session: Any
+    ) -> None:
+        if len(documents) == 1:
+            commits.insert_one(documents[0], **session)
+        else:
+            with several_inserted():
+                commits.insert_many(documents, ordered=bool(session), **session)
 
     def _check_log(self) -> None:
         """Raise LogReplacedError where this is no longer the log that was opened."""
@@ -173,6 +192,7 @@ class MongoBackend(Backend):
             with self._rebinding:
                 if self._is_forked:
                     self._bind(self._connect(self._settings))
+                    self._begin()
                     self._is_forked = False
         with driver_errors(time_left(seconds)):
             yield

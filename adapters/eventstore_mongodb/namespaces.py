@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pymongo
 from pymongo.collection import Collection
@@ -13,14 +13,25 @@ from pymongo.errors import DuplicateKeyError
 from uuid_utils.compat import uuid4
 
 from eventstore.errors import ConfigurationError, LogReplacedError
+from eventstore_mongodb.documents import END
 
-FORMAT: Final = {"reader": 1, "writer": 1}
-"""The least versions of this adapter that understand the log: to read it, to append to it."""
+FORMAT: Final = {"reader": 2, "writer": 2}
+"""The least versions of this adapter that understand a log that it makes: to read it, to append
+to it. A log keeps the format it was made with: whoever wrote it may still be at it."""
 
 LOG: Final = {"_id": "log"}
 """The document about the log, in ``<namespace>.meta``."""
 
-_INDEXES: Final = ("last", (("keys", 1), ("last", 1)), "events.id", "time_index")
+_INDEXES: Final = ("last", (("keys", 1), (END, 1)), "events.id", "time_index")
+
+
+class About(NamedTuple):
+    """What a log says of itself."""
+
+    log_id: str
+    log_format: int
+    swept: int = 0
+    """Up to which commit parts that are no commit's were looked for."""
 
 
 class Namespace:
@@ -32,9 +43,10 @@ class Namespace:
         self.meta: Collection[Any] = database[f"{name}.meta"]
         self._name = name
 
-    def log_id(self, *, create: bool) -> str:
-        """Return the log's id; where there is no log, make one, or raise ConfigurationError."""
-        known = self.existing_log_id()
+    def log(self, *, create: bool) -> About:
+        """Return what the log says of itself; where there is none, make one, or raise
+        ConfigurationError."""
+        known = self.existing_log()
         if known is not None:
             return known
         if not create:
@@ -45,17 +57,17 @@ class Namespace:
         self.commits.create_indexes(
             [pymongo.IndexModel(keys if isinstance(keys, str) else [*keys]) for keys in _INDEXES]
         )
-        log_id = str(uuid4())
-        about = {**LOG, "log_id": log_id, "format": FORMAT, "made_at": datetime.now(UTC)}
+        made = About(str(uuid4()), FORMAT["writer"])
+        about = {**LOG, "log_id": made.log_id, "format": FORMAT, "made_at": datetime.now(UTC)}
         try:
             self.meta.insert_one(about)
         except DuplicateKeyError:  # another was faster
-            return self.existing_log_id() or log_id
-        return log_id
+            return self.existing_log() or made
+        return made
 
-    def existing_log_id(self) -> str | None:
-        """Return the log's id, None where there is no log; ConfigurationError if what is there
-        is none of ours."""
+    def existing_log(self) -> About | None:
+        """Return what the log says of itself, None where there is no log; ConfigurationError if
+        what is there is none of ours."""
         # In this order: whoever makes a log writes its id before its first commit.
         strange = self.commits.find_one({}, {"_id": 1})
         about = self.meta.find_one(LOG)
@@ -73,7 +85,7 @@ class Namespace:
                 f"namespace: the log {self._name!r} is of a newer format ({about['format']});"
                 " upgrade eventstore-toolkit"
             )
-        return str(log_id)
+        return About(str(log_id), writer, about.get("swept", 0))
 
     def check_log_id(self, log_id: str) -> None:
         """Raise LogReplacedError unless the log is (still) the one of this id."""
@@ -87,7 +99,7 @@ class Namespace:
     def drop(self) -> bool:
         """Remove the log and return whether it was there; ConfigurationError if it is none of
         ours."""
-        is_there = self.existing_log_id() is not None
+        is_there = self.existing_log() is not None
         if is_there:
             self.commits.drop()
             self.meta.drop()

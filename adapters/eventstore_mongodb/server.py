@@ -16,8 +16,8 @@ import msgspec
 import pymongo
 from bson.errors import BSONError
 from pymongo.client_session import ClientSession
-from pymongo.errors import ConfigurationError as DriverConfigurationError
 from pymongo.errors import (
+    BulkWriteError,
     ConnectionFailure,
     InvalidName,
     InvalidOperation,
@@ -27,6 +27,7 @@ from pymongo.errors import (
     WaitQueueTimeoutError,
     WriteConcernError,
 )
+from pymongo.errors import ConfigurationError as DriverConfigurationError
 
 from eventstore.deadline import INSTANT, time_left
 from eventstore.errors import (
@@ -68,6 +69,7 @@ _INSTEAD: Final = dict.fromkeys(
     "use timeout (seconds), which bounds every operation",
 )
 
+_DUPLICATE: Final = 11000
 _OUT_OF_DISK: Final = 14031
 _UNAUTHORIZED: Final = frozenset({13, 18, 8000})
 _TRANSIENT: Final = frozenset(
@@ -266,6 +268,21 @@ def translated(error: PyMongoError, *, may_have_written: bool = False) -> Except
     return StoreUnavailableError(
         f"the MongoDB server {what}: {text}", may_have_written=False, transient=False
     )
+
+
+@contextmanager
+def several_inserted() -> Iterator[None]:
+    """Translate the driver's error for several documents into the one for each; let pass that
+    they were inserted before, by an attempt whose answer was lost."""
+    try:
+        yield
+    except BulkWriteError as error:
+        details = error.details or {}
+        refused = [each for each in details["writeErrors"] if each["code"] != _DUPLICATE]
+        if refused:
+            raise OperationFailure(refused[0]["errmsg"], refused[0]["code"]) from error
+        for unconfirmed in details["writeConcernErrors"]:
+            raise WriteConcernError(unconfirmed["errmsg"], unconfirmed["code"]) from error
 
 
 def in_doubt(error: PyMongoError) -> StoreUnavailableError:

@@ -54,10 +54,10 @@ def lose_answer(store: EventStore, lost: PyMongoError, *, stored: bool = True) -
     appender: Any = store._log.backend._appender  # type: ignore[attr-defined]
     put: Callable[[Any], None] = appender._put
 
-    def losing(document: Any) -> None:
+    def losing(documents: Any) -> None:
         appender._put = put
         if stored:
-            put(document)
+            put(documents)
         raise lost
 
     appender._put = losing
@@ -146,11 +146,11 @@ def test_the_second_half_of_a_divided_group_does_not_speak_for_the_first(store: 
     put: Callable[[Any], None] = backend._appender._put
     inserted: list[int] = []
 
-    def losing(document: Any) -> None:
+    def losing(documents: Any) -> None:
         if inserted:
             raise pymongo.errors.ServerSelectionTimeoutError("no server")
-        put(document)
-        inserted.append(document["_id"])
+        put(documents)
+        inserted.append(documents[0]["_id"])
 
     backend._appender._put = losing
 

@@ -28,10 +28,10 @@ def before_insert(store: EventStore, what: Callable[[], object]) -> None:
     appender: Any = store._log.backend._appender  # type: ignore[attr-defined]
     put = appender._put
 
-    def held(document: Any) -> None:
+    def held(documents: Any) -> None:
         appender._put = put
         what()
-        put(document)
+        put(documents)
 
     appender._put = held
 

@@ -64,10 +64,10 @@ def held(store: EventStore, step: int, meanwhile: Callable[[], object]) -> Itera
         if steps[-1] == step:
             meanwhile()
 
-    def held_put(document: Any) -> None:
+    def held_put(documents: Any) -> None:
         before_step()
-        put(document)
-        stored.append(document)
+        put(documents)
+        stored.append(documents)
 
     appender._commits, reader._commits = Held(commits, before_step), Held(raw, before_step)
     appender._put = held_put
