@@ -431,6 +431,15 @@ def test_an_append_across_the_restore_that_was_told_false_is_in_neither_log(
     assert tale.rules() == {Rule.REFUSED_BUT_STORED}
 
 
+def test_a_repeat_across_the_restore_may_be_refused_by_the_log_that_lacks_it(tale: Tale) -> None:
+    (restore,) = tale.faults
+    lost = tale.calls[2]
+    assert isinstance(lost, Append)
+    refused = Refused("InvalidEventError: …")
+    tale.while_it_struck(tale.called(lost.events, refused, assigned=True), restore)
+    assert tale.rules() == set()
+
+
 def test_a_read_across_the_restore_proves_nothing(tale: Tale) -> None:
     (restore,) = tale.faults
     tale.while_it_struck(tale.count(3), restore)

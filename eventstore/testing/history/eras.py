@@ -72,6 +72,8 @@ def _across(
     """Yield what an append across restores is to each of the eras that it touches."""
     unknown = replace(append, ended=None, outcome=None)
     match append.outcome:
+        case Refused() if not append.invalid:
+            pass  # the other log may hold what it repeats; of neither is anything told
         case Unavailable(may_have_written=False) | Refused() | Closed() | Replaced():
             yield from ((era, append) for era in eras)
         case Stored(receipts=receipts):
