@@ -8,6 +8,7 @@ MULTI is the fastest form of the driver.
 from __future__ import annotations
 
 import re
+import threading
 from collections import defaultdict
 from typing import Any, Final
 
@@ -15,8 +16,8 @@ import msgspec
 import redis
 
 from benchmarks.contest import Raw
-from eventstore.bench.measure import Step
-from eventstore.bench.workloads import PAGE
+from eventstore.bench.measure import Latencies, Step
+from eventstore.bench.workloads import PAGE, woken
 from eventstore.encoding import to_microseconds
 from eventstore.event import Entity, Event
 
@@ -62,6 +63,7 @@ class RawRedis(Raw):
         self._bare = self.client.register_script(_BARE)
         self._head = 0
         self._versions: dict[Entity, int] = defaultdict(int)
+        self._lock = threading.Lock()
 
     def single(self) -> Step:
         ((_, fields),) = self._entries(1)
@@ -107,6 +109,30 @@ class RawRedis(Raw):
             return size
 
         return step
+
+    def append(self) -> None:
+        """Write one event; threads may share this, so the server numbers the entries."""
+        with self._lock:
+            ((_, fields),) = self._entries(1)
+        self.client.xadd(f"{_PREFIX}threads", _encoded(fields))
+
+    def wake_up(self, samples: int) -> Latencies:
+        """Return how long it takes from XADD to the return of an XREAD that waits for it."""
+        key = f"{_PREFIX}awaited"
+        last = "0-0"
+
+        def prepare() -> Step:
+            ((_, fields),) = self._entries(1)
+            return lambda: len(self.client.xadd(key, _encoded(fields)))
+
+        def wait() -> bool:
+            nonlocal last
+            found: Any = self.client.xread({key: last}, block=30_000)
+            if found:
+                last = found[0][1][-1][0]
+            return bool(found)
+
+        return woken(prepare, wait, samples)
 
     def read_all(self) -> Step:
         def step() -> int:

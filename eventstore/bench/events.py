@@ -15,7 +15,7 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -37,6 +37,7 @@ HEADLINE: Final = (
 )
 """What is said of the events wherever figures stand."""
 
+_FAR: Final = 1_000_000_000
 _ADDRESS: Final = "12 Rue des Écoles, 75005 Paris, France"
 
 
@@ -131,6 +132,13 @@ class Numbers:
         self.next = first
         """The number of the next event; approximate while threads share the numbers."""
         self.stretch = Stretch(first, stretch)
+
+    @classmethod
+    def beyond(cls, stretch: Stretch) -> Self:
+        """Return numbers far beyond a stretch: their events are of its old orders, all over it."""
+        numbers = cls(stretch.first + _FAR)
+        numbers.stretch = stretch
+        return numbers
 
     def begin_stretch(self, events: int) -> None:
         """Scatter what comes next, so many events, over new entities."""

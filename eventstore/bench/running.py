@@ -223,7 +223,7 @@ class _Bench:
             ("100 events by type", workloads.by_type),
             ("100 events by tag", workloads.by_tag),
             ("100 events by time window", workloads.by_time),
-            ("count by tag", workloads.count),
+            ("count by tag", workloads.count_by_tag),
         ):
             yield self._latency(name, partial(workload, store, self._log))
 
@@ -235,8 +235,7 @@ class _Bench:
             return
         found = self._latency(read, partial(workloads.one_entity, self._store, self._log))
         # To old entities, all over the log; by their numbers no part of what is read.
-        old = Numbers(_ELSEWHERE)
-        old.stretch = self._log.stretch
+        old = Numbers.beyond(self._log.stretch)
         batch = partial(workloads.batch, self._store, old, _GROWTH_BATCH)
         appended = self._rate(append, batch)
         yield msgspec.structs.replace(appended, events=size)

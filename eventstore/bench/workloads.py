@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from itertools import count
 from time import perf_counter, sleep
 from typing import Final
 
@@ -29,6 +30,8 @@ from eventstore.store import EventStore
 FEW: Final = 100
 """Events that a query is limited to, or matches."""
 PAGE: Final = 1000
+_PATIENCE: Final = 30.0
+"""Seconds that a reader waits for one event."""
 
 
 # --- Writing
@@ -146,7 +149,7 @@ def by_time(store: EventStore, numbers: Numbers) -> Step:
     return lambda: _all_there(store.get_events(query), FEW)
 
 
-def count(store: EventStore, numbers: Numbers) -> Step:
+def count_by_tag(store: EventStore, numbers: Numbers) -> Step:
     """Count the events of a customer, by tag."""
     query = EventQuery(tags=(f"customer:{random.randrange(CUSTOMERS)}",))
     wanted = numbers.next // CUSTOMERS
@@ -172,36 +175,44 @@ def _all_there(events: Iterable[object], wanted: int) -> int:
 
 def wake_up(writer: EventStore, reader: EventStore, numbers: Numbers, samples: int) -> Latencies:
     """Return how long it takes from calling append to a waiting reader's return."""
-    woken: list[float] = []
+    position = count(writer.get_current_sequence())
+
+    def wait() -> bool:
+        try:
+            return reader.wait_for_events(next(position), timeout=_PATIENCE)
+        except StoreClosedError:
+            return False  # an interrupt: nobody waits for this thread
+
+    return woken(lambda: single(writer, numbers), wait, samples)
+
+
+def woken(prepare: Callable[[], Step], wait: Callable[[], bool], samples: int) -> Latencies:
+    """Return how long it takes from a write to the end of the wait for it in another thread;
+    ``wait`` returns False where there is nothing more to wait for."""
+    ends: list[float] = []
     waiting = threading.Event()
     seen = threading.Event()
-    after = writer.get_current_sequence()
 
     def read() -> None:
-        position = after
         for _ in range(samples):
             waiting.set()
-            try:
-                if not reader.wait_for_events(position, timeout=30.0):
-                    return
-            except StoreClosedError:
-                return  # an interrupt: nobody waits for this thread
-            woken.append(perf_counter())
-            position += 1
+            if not wait():
+                return
+            ends.append(perf_counter())
             seen.set()
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     began: list[float] = []
     for _ in range(samples):
-        waiting.wait(30.0)
+        write = prepare()
+        waiting.wait(_PATIENCE)
         waiting.clear()
         sleep(random.uniform(0.005, 0.05))  # readers wait for long, as a rule
         seen.clear()
-        new = numbers.one()
         began.append(perf_counter())
-        writer.append(new)
-        if not seen.wait(30.0):
-            raise TimeoutError("a waiting reader did not wake up within 30 s")
+        write()
+        if not seen.wait(_PATIENCE):
+            raise TimeoutError(f"a waiting reader did not wake up within {_PATIENCE:g} s")
     thread.join()
-    return percentiles([end - start for start, end in zip(began, woken, strict=True)])
+    return percentiles([end - start for start, end in zip(began, ends, strict=True)])

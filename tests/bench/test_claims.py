@@ -27,7 +27,7 @@ REPORT = Report(
     quick=True,
     stores=[],
 )
-TINY = Effort(rounds=3, seconds=0.01, read=1000, large=1000)
+TINY = Effort(rounds=3, seconds=0.01, read=1000)
 
 
 def comparison(ours: float) -> Comparison:
