@@ -13,7 +13,12 @@ from typing import Any, Final
 
 from eventstore.backend import Backend
 from eventstore.deadline import within
-from eventstore.errors import ConfigurationError, DurabilityWarning, MissingDriverError
+from eventstore.errors import (
+    ConfigurationError,
+    DurabilityWarning,
+    MissingDriverError,
+    UnsupportedOperationError,
+)
 from eventstore.log import Log
 from eventstore.retrying import by_the_system, keep_trying, logger
 from eventstore.store import EventStore
@@ -96,13 +101,17 @@ def settings_of(url: str, **options: Any) -> Settings:
     return _resolve(url, options)[1]
 
 
-def schema_ddl(url: str, **options: Any) -> str:
+def schema_ddl(url: str, *, strict: bool = False, **options: Any) -> str:
     """Return the statements that create the log that ``url`` names, to be run by hand before it
     is opened with ``create=False``. Nothing is connected to.
 
-    Raises ConfigurationError, and UnsupportedOperationError where there is no such schema.
+    ``strict``: for a log that is appended to by functions alone, with the rights of a role that
+    cannot log in. Raises ConfigurationError, and UnsupportedOperationError where there is no such
+    schema.
     """
-    adapter, settings = _resolve(url, options)
+    adapter, settings = _resolve(url, options | {"strict": True} if strict else options)
+    if strict and "strict" not in adapter.options:
+        raise UnsupportedOperationError(f"strict: {settings.scheme}:// has no stricter schema")
     return adapter.schema_ddl(settings)
 
 

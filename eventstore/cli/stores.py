@@ -26,13 +26,23 @@ def init(address: Address) -> None:
 
 
 @takes(address=schema_address_of)
-def schema(address: Address) -> None:
+def schema(
+    address: Address,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="For a log that is appended to by functions alone, which a role that cannot log in"
+            " owns (PostgreSQL).",
+        ),
+    ] = False,
+) -> None:
     """Print the DDL that creates the log, and the rights that a role needs to use it.
 
     Nothing is connected to; only the URL's scheme and namespace count. For teams that forbid DDL
     at run time: run it by hand, then open the log with create=false.
     """
-    typer.echo(schema_ddl(address.url, **address.options))
+    typer.echo(schema_ddl(address.url, strict=strict, **address.options))
 
 
 @takes(address=address_of)
