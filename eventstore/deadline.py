@@ -27,7 +27,7 @@ class _Call(threading.local):
     """When it must be over, by ``time.monotonic``; None outside of calls."""
 
 
-_call: Final = _Call()
+this_call: Final = _Call()
 
 
 def within(seconds: float, work: Callable[[float], _T]) -> _T:
@@ -37,15 +37,15 @@ def within(seconds: float, work: Callable[[float], _T]) -> _T:
     What begins a thread's call is this, and no ``with`` block: Ctrl-C can strike as the latter
     is left, and every later call of the thread would be over before it began.
     """
-    outer = _call.end
+    outer = this_call.end
     end = monotonic() + seconds
     if outer is not None and outer < end:
         end = outer
-    _call.end = end
+    this_call.end = end
     try:
         return work(end)
     finally:
-        _call.end = outer
+        this_call.end = outer
 
 
 class deadline:  # noqa: N801 - used as a function is
@@ -57,10 +57,10 @@ class deadline:  # noqa: N801 - used as a function is
         self.end = monotonic() + seconds
 
     def __enter__(self) -> Self:
-        self._outer = outer = _call.end
+        self._outer = outer = this_call.end
         if outer is not None and outer < self.end:
             self.end = outer
-        _call.end = self.end
+        this_call.end = self.end
         return self
 
     def __exit__(
@@ -69,11 +69,11 @@ class deadline:  # noqa: N801 - used as a function is
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _call.end = self._outer
+        this_call.end = self._outer
 
 
 def time_left(at_most: float) -> float:
     """Return how many seconds this thread's call has left: at most ``at_most``, which is what
     counts outside of a call, and at least ``INSTANT``."""
-    end = _call.end
+    end = this_call.end
     return at_most if end is None else max(min(end - monotonic(), at_most), INSTANT)

@@ -59,11 +59,8 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     schema_version: int
     timestamp: datetime
     """In UTC."""
-
-    @property
-    def identity(self) -> tuple[str, bytes]:
-        """What is unique in a log, for sets and dicts (``commit.Identity``)."""
-        return self.tenant_id, self.event_id.int.to_bytes(16, "big")
+    identity: tuple[str, bytes]
+    """Tenant and id, for sets and dicts (``commit.Identity``)."""
 
     def recorded(
         self, *, sequence: int, version: int, batch_sequence: int, recorded_at: datetime
@@ -122,6 +119,7 @@ def draft_of(event: Event, tenant_id: str | None = None) -> Draft:
             "schema_version", event.schema_version, error, least=1, most=MAX_SCHEMA_VERSION
         ),
         checked_time("timestamp", event.timestamp, error),
+        (tenant, event_id.int.to_bytes(16, "big")),
     )
 
 

@@ -117,7 +117,8 @@ class Log:
         in_doubt: Callable[[_T], _T] | None = None,
     ) -> _T:
         """Return what ``attempt(seconds left)`` returns; see ``keep_trying``."""
-        self.check_open()
+        if self._closed:
+            self.check_open()
         try:
             return keep_trying(attempt, self.settings, self._sleep, in_doubt)
         except StoreUnavailableError as error:

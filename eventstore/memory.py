@@ -201,9 +201,7 @@ class MemoryBackend(Backend):
                 recorded_at=log.records[-1].recorded_at if log.records else None,
                 now=datetime.now(UTC),
                 versions={entity: log.version(entity) for entity in entities_of(group)},
-                twins=twins_of(
-                    log.find(identity for batch in group for identity in batch.identities)
-                ),
+                twins=twins_of(log.find([each for batch in group for each in batch.identities])),
                 matches=[
                     log.first_match(batch.condition.query, batch.condition.checked_to)
                     if batch.condition
@@ -223,7 +221,9 @@ class MemoryBackend(Backend):
         return [each.event() for each in islice(matches, page.offset, page.offset + page.limit)]
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
-        return self._log.find((tenant_id, event_id.bytes) for tenant_id, event_id in keys)
+        return self._log.find(
+            [(tenant, event_id.int.to_bytes(16, "big")) for tenant, event_id in keys]
+        )
 
     def count(self, query: EventQuery) -> int:
         records = self._log.records[: self._log.head]

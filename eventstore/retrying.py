@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Final, TypeVar
 
 from eventstore.commit import Outcome
-from eventstore.deadline import INSTANT, within
+from eventstore.deadline import INSTANT, this_call
 from eventstore.errors import (
     ConditionFailedError,
     ConfigurationError,
@@ -82,9 +82,15 @@ def keep_trying(
     may have stored something.
     """
 
-    def try_until(end: float) -> _T:
+    # What ``within`` does is written out: this runs for every call of the store's.
+    outer, now = this_call.end, monotonic()
+    end = now + settings.timeout
+    if outer is not None and outer < end:
+        end = outer
+    this_call.end = end
+    try:
         try:
-            return attempt(max(end - monotonic(), INSTANT))
+            return attempt(settings.timeout if outer is None else max(end - now, INSTANT))
         except (EventStoreError, OSError) as error:
             failures = _Failures(settings, end)
             failures.add(error)
@@ -96,8 +102,8 @@ def keep_trying(
                 failures.add(error)
             else:
                 return in_doubt(answer) if in_doubt and failures.may_have_written else answer
-
-    return within(settings.timeout, try_until)
+    finally:
+        this_call.end = outer
 
 
 class _Failures:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pymongo
 import pytest
+from secrets_scan import a_password
 
 from eventstore import (
     Capability,
@@ -27,7 +28,7 @@ from eventstore.testing.ports import free_port
 from eventstore.testing.servers.mongodb import MongoServer, SecantusServer
 from eventstore_mongodb.namespaces import Namespace
 
-SECRET = "s3cr3t"
+SECRET = a_password()
 
 
 @pytest.fixture

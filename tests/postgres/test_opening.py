@@ -10,6 +10,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from postgres_work import WAIT, note, url_as
+from secrets_scan import a_password
 
 from eventstore import (
     Capability,
@@ -30,7 +31,7 @@ from eventstore.testing.ports import free_port
 from eventstore.testing.servers import PostgresServer, start_postgres
 from eventstore_postgres import PostgresBackend
 
-SECRET = "hunter2"
+SECRET = a_password()
 
 
 def test_it_claims_all_capabilities(store: EventStore) -> None:
@@ -43,7 +44,7 @@ def test_it_claims_all_capabilities(store: EventStore) -> None:
 def test_a_password_with_any_characters_works_when_it_is_encoded(
     server: PostgresServer, admin: psycopg.Connection[Any], role: str
 ) -> None:
-    password = "p@ss/w:o?r#d%é "
+    password = a_password("@p/w:o?r#d%é ")
     admin.execute(f"GRANT CREATE ON DATABASE postgres TO {role}")
     admin.execute(f"ALTER ROLE {role} PASSWORD '{password}'")
     with open_store(url_as(server, role, quote(password, safe="")), namespace=role) as store:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from fault_work import StartServer
+from secrets_scan import a_password
 
 from eventstore import (
     ConfigurationError,
@@ -21,7 +22,7 @@ from eventstore import (
 from eventstore.testing.ports import LOOPBACK
 from eventstore.testing.servers.redis import RedisServer
 
-SECRET = "s3cret-of-the-server"
+SECRET = a_password("-of-the-server")
 
 
 @pytest.mark.parametrize("user", ["", ":wr0ng@", "nobody:wr0ng@"])
