@@ -30,7 +30,6 @@ URL_VARIABLE: Final = "EVENTSTORE_URL"
 
 _DRIVERS: Final = {
     "psycopg": ("psycopg", "postgres"),
-    "psycopg_pool": ("psycopg-pool", "postgres"),
     "redis": ("redis", "redis"),
     "fakeredis": ("fakeredis", "testing"),
     "pymongo": ("pymongo", "mongodb"),
