@@ -257,7 +257,7 @@ def test_large_events_are_fetched_and_found_in_parts(
 
         def weighed(commands: Any) -> list[Any]:
             answer = exchange(commands)
-            if commands[0][0] == "EVALSHA":
+            if isinstance(answer[0], list) and isinstance(answer[0][-1], list):  # of a script
                 replies.append(sum(len(text) for text in answer[0][-1]))
             return answer
 
@@ -307,7 +307,7 @@ def test_large_conditions_of_a_group_are_judged_in_calls_of_their_own(store: Eve
 
 
 def test_a_query_is_given_up_when_its_call_is_over(both: tuple[Backend, Backend]) -> None:
-    tags = [EventQuery(tags=["t0", *(f"x{k}" for k in range(50))]) for _ in range(1_000)]
+    tags = [EventQuery(tags=["t0", *(f"x{k}" for k in range(8))]) for _ in range(1_000)]
     with deadline(0.05), pytest.raises(StoreUnavailableError):
         both[0].read(PageRequest(query=EventQuery(any_of=tags), limit=1))
 
