@@ -64,6 +64,7 @@ from eventstore_redis.records import (
     events_in,
     events_of,
     find_call,
+    for_one_call,
     read_call,
     rough,
 )
@@ -211,17 +212,19 @@ class RedisBackend(Backend):
 
     def _commit(self, rest: list[Batch]) -> list[Outcome]:
         """Return the outcomes of batches, judged in one call of the script unless it asks for
-        another look; once something may be stored, no error says of all that nothing is."""
+        another look or their conditions are large; once something may be stored, no error says
+        of all that nothing is."""
         outcomes: list[Outcome] = []
         while True:
             try:
-                recorded_at, judged = self._append(rest)
+                now = for_one_call(rest)
+                recorded_at, judged = self._append(now)
             except EventStoreError as error:
                 if not outcomes:
                     raise
                 return outcomes + [_after_others(error) for _ in rest]
             time = from_microseconds(int(recorded_at))
-            for batch, (code, *details) in zip(rest, judged, strict=False):
+            for batch, (code, *details) in zip(now, judged, strict=False):
                 if code != _AGAIN:
                     outcomes.append(_outcome(batch, code, details, time))
             code, *details = judged[-1]

@@ -76,6 +76,7 @@ end
 -- event may take.
 local function prepare(query)
   query.weight = 1 + 2 * (#query.equal + #query.tags)
+    + ((query.from_time or query.to_time) and 5 or 0)
   for _, test in ipairs(query.equal) do
     test.taken = {}
     for _, argument in ipairs(test[2]) do

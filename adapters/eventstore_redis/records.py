@@ -156,6 +156,19 @@ def rough(query: EventQuery) -> EventQuery:
     return _with_names(query, room).replace(any_of=any_of)
 
 
+def for_one_call(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Return the first of some batches, at least one, whose conditions together are small enough
+    for a script."""
+    names = 0
+    for place, batch in enumerate(batches):
+        if batch.condition is not None:
+            query = batch.condition.query
+            names += sum(1 + _names_in(each) for each in (query, *(query.any_of or ())))
+            if place and names > _MOST_NAMES:
+                return batches[:place]
+    return batches
+
+
 def _names_in(query: EventQuery) -> int:
     return len(query.event_types or ()) + len(query.tags or ())
 
