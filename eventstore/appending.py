@@ -29,7 +29,7 @@ from eventstore.event import Entity, Event
 from eventstore.log import Log
 from eventstore.names import checked_name, checked_tenant, shown
 from eventstore.query import AppendCondition
-from eventstore.reading import in_tenant, verified_position
+from eventstore.reading import in_tenant, verified, verified_position
 from eventstore.result import AppendResult
 from eventstore.retrying import Answer
 from eventstore.versions import ExpectedVersion, checked_expectation
@@ -126,7 +126,7 @@ def looked_into(
 
     Raises CheckpointError where its position does not fit the log.
     """
-    query = in_tenant(condition.query, tenant_id)
+    query = verified(log, in_tenant(condition.query, tenant_id), tenant_id)
     if condition.after is None:
         after = 0
     elif joins and not isinstance(condition.after, Checkpoint):

@@ -71,9 +71,10 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Any of them, at most 1,000. Kept as a tuple."""
     tags: Collection[str] | None = None
     """All of them, at most 100. Kept as a tuple."""
-    from_sequence: int | None = None
+    from_sequence: int | Checkpoint | None = None
     """EXCLUSIVE: events *after* it, so that a position can be passed as it is. Who adds 1 to the
-    last sequence that was processed skips an event."""
+    last sequence that was processed skips an event. A Checkpoint is verified when the query is
+    asked (CheckpointError); a number that is beyond the head simply matches nothing."""
     to_sequence: int | None = None
     """Inclusive."""
     from_timestamp: datetime | None = None
@@ -105,7 +106,9 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
                 keep(self, field, _not_empty(field, names))
         for field in ("from_sequence", "to_sequence", "limit"):
             value = getattr(self, field)
-            if value is not None:
+            if value is not None and not (
+                field == "from_sequence" and type(value) is Checkpoint  # no subclass, it could lie
+            ):
                 checked_integer(field, value, InvalidQueryError)
         for field in ("from_timestamp", "to_timestamp"):
             value = getattr(self, field)
@@ -132,6 +135,19 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
         """Return a copy with some fields changed, checked like a new one."""
         return msgspec.structs.replace(self, **changes)
 
+    @property
+    def after(self) -> int:
+        """The sequence that ``from_sequence`` stands for; 0 where it is not given."""
+        position = self.from_sequence
+        return position.sequence if isinstance(position, Checkpoint) else position or 0
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether ``from_sequence``, its own or an alternative's, is one to be verified."""
+        return isinstance(self.from_sequence, Checkpoint) or any(
+            isinstance(each.from_sequence, Checkpoint) for each in self.any_of or ()
+        )
+
     def shaped_by(self) -> str | None:
         """Return the first of limit, offset, order_by and ascending that is set, if any."""
         for field, default in _SHAPING_DEFAULTS.items():
@@ -156,7 +172,7 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
             and (self.tenant_id is None or fact.tenant_id == self.tenant_id)
             and (self.event_types is None or fact.event_type in self.event_types)
             and (self.tags is None or all(tag in fact.tags for tag in self.tags))
-            and (self.from_sequence is None or sequence > self.from_sequence)
+            and (self.from_sequence is None or sequence > self.after)
             and (self.to_sequence is None or sequence <= self.to_sequence)
             and (self.from_timestamp is None or fact.timestamp >= self.from_timestamp)
             and (self.to_timestamp is None or fact.timestamp <= self.to_timestamp)

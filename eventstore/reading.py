@@ -36,6 +36,8 @@ _WAIT_TURN: Final = 0.25
 """Seconds that a wait may spend in a driver before it looks whether the store was closed."""
 
 _EVERYTHING: Final = EventQuery()
+_BOUNDS_OF_THE_PAGE: Final = {"from_sequence": None, "to_sequence": None}
+"""What a page of a query bounds by itself."""
 
 
 def in_tenant(query: EventQuery, tenant_id: str | None) -> EventQuery:
@@ -51,19 +53,41 @@ def in_tenant(query: EventQuery, tenant_id: str | None) -> EventQuery:
     return query.replace(tenant_id=tenant_id)
 
 
+def verified(log: Log, query: EventQuery, tenant_id: str | None) -> EventQuery:
+    """Return ``query`` with sequences in the place of checkpoints, which are verified.
+
+    Raises CheckpointError.
+    """
+    if not query.has_checkpoint:
+        return query
+    queries = (query, *(query.any_of or ()))
+    own, *alternatives = (_verified_alone(log, each, tenant_id) for each in queries)
+    log.head()  # after them, so that they are surely of the log that was opened
+    return own.replace(any_of=tuple(alternatives) or None)
+
+
+def _verified_alone(log: Log, query: EventQuery, tenant_id: str | None) -> EventQuery:
+    if not isinstance(query.from_sequence, Checkpoint):
+        return query
+    position = verified_position(log, query.from_sequence, "from_sequence", tenant_id)
+    return query.replace(from_sequence=position)
+
+
 def filters_nothing(query: EventQuery) -> bool:
     """Return whether every event matches."""
     return query.replace(limit=None, offset=0, order_by="sequence", ascending=True) == _EVERYTHING
 
 
-def stream(open_log: Callable[[], Log], query: EventQuery) -> Iterator[Event]:
+def stream(
+    open_log: Callable[[], Log], query: EventQuery, tenant_id: str | None
+) -> Iterator[Event]:
     """Yield what matches in the log as it stands at the first ``next``.
 
     ``open_log`` returns the log or raises StoreClosedError; it is asked before every page.
     """
-    after = query.from_sequence or 0
+    after = query.after
     page = PageRequest(
-        query=query.replace(from_sequence=None, to_sequence=None),
+        query=query.replace(**_BOUNDS_OF_THE_PAGE),
         limit=PAGE,
         offset=query.offset,
         after=after,
@@ -79,6 +103,9 @@ def stream(open_log: Callable[[], Log], query: EventQuery) -> Iterator[Event]:
         nonlocal page
         log = open_log()
         if page.up_to is None:
+            page = msgspec.structs.replace(
+                page, query=verified(log, query, tenant_id).replace(**_BOUNDS_OF_THE_PAGE)
+            )
             head = log.head()
             ends = head if query.to_sequence is None else min(head, query.to_sequence)
             page = msgspec.structs.replace(page, up_to=ends)
@@ -181,6 +208,18 @@ def read_entity(log: Log, entity: Entity, after_version: int) -> list[Event]:
                 return events
 
     return log.in_one_call(read_it)
+
+
+def count(log: Log, query: EventQuery, tenant_id: str | None) -> int:
+    """Return how many events match the filter fields of ``query``."""
+    if not query.has_checkpoint:
+        return log.read(lambda backend: backend.count(query))
+
+    def verify_and_count() -> int:
+        checked = verified(log, query, tenant_id)
+        return log.read(lambda backend: backend.count(checked))
+
+    return log.in_one_call(verify_and_count)
 
 
 def read_all(log: Log, query: EventQuery) -> list[Event]:
@@ -366,17 +405,19 @@ def wait(
     turn, the first with the look at the position, is one call for the engine's timeout.
     """
     log = open_log()
-    everything = filters_nothing(query)
     end = None if timeout is None else monotonic() + min(timeout, TIMEOUT_MAX)
     longest = min(_WAIT_TURN, log.settings.timeout / 2)
     nap = log.napper()
     position = -1
+    everything = False
 
     def turn() -> bool | None:
         """Return what the wait returns, or None after a while."""
-        nonlocal position
+        nonlocal position, query, everything
         log = open_log()
         if position < 0:
+            query = verified(log, query, tenant_id)
+            everything = filters_nothing(query)
             position = verified_position(log, after, "after", tenant_id)
         else:
             log.read(partial(_wait_a_turn, position, max(seconds_left(), INSTANT), nap))

@@ -105,7 +105,7 @@ class EventStore:
         ``next``. Arguments are checked now; no lock or cursor is held in between."""
         checked = self._query(query)
         self._open_log()
-        return reading.stream(self._open_log, checked)
+        return reading.stream(self._open_log, checked, self._tenant_id)
 
     def get_events_for_entity(
         self, entity_type: str, entity_id: str, from_version: int = 0, *, tenant_id: str = ""
@@ -149,7 +149,7 @@ class EventStore:
         """Return how many events match; a query with limit, offset or order is refused."""
         checked = self._query(query)
         refuse_shape("query", checked)
-        return self._open_log().read(lambda backend: backend.count(checked))
+        return reading.count(self._open_log(), checked, self._tenant_id)
 
     def get_current_sequence(self) -> int:
         """Return the head: the highest sequence, 0 when empty. In a tenant's view that of the

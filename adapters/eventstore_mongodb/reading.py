@@ -242,8 +242,7 @@ class CommitReader:
     def _pieces_between(
         self, query: EventQuery, after: int, up_to: int, *, ascending: bool = True, wanted: int
     ) -> Generator[Piece]:
-        if query.from_sequence is not None:
-            after = max(after, query.from_sequence)
+        after = max(after, query.after)
         if query.to_sequence is not None:
             up_to = min(up_to, query.to_sequence)
         clause = keys_clause(query)

@@ -79,8 +79,8 @@ def where(query: EventQuery) -> Where:
             "tags OPERATOR(pg_catalog.@>) %b AND tags OPERATOR(pg_catalog.<>) '{}'",
             wire.texts(tuple(query.tags)),
         )
-    if query.from_sequence is not None:
-        found.add(compared("sequence", ">"), wire.int8(query.from_sequence))
+    if query.after:
+        found.add(compared("sequence", ">"), wire.int8(query.after))
     if query.to_sequence is not None:
         found.add(compared("sequence", "<="), wire.int8(query.to_sequence))
     if query.from_timestamp is not None:

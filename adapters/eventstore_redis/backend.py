@@ -311,7 +311,7 @@ class RedisBackend(Backend):
 
     def read(self, page: PageRequest) -> list[Event]:
         query = page.query
-        after = max(page.after, query.from_sequence or 0)
+        after = max(page.after, query.after)
         ends = [end for end in (page.up_to, query.to_sequence) if end is not None]
         page = msgspec.structs.replace(page, after=after, up_to=min(ends, default=None))
         if after > MAX_SEQUENCE:
@@ -394,7 +394,7 @@ class RedisBackend(Backend):
         return events
 
     def count(self, query: EventQuery) -> int:
-        after = query.from_sequence or 0
+        after = query.after
         rest = query.replace(from_sequence=None, to_sequence=None)
         if filters_nothing(rest):
             head = self.head()

@@ -219,8 +219,8 @@ def _query_part(query: EventQuery, text: Arguments, name: Names | None) -> Part:
         "lists": lists,
         "any_of": [_query_part(each, text, name) for each in query.any_of or ()],
     }
-    if query.from_sequence is not None:
-        part["above"] = min(query.from_sequence, MAX_SEQUENCE)
+    if query.after:
+        part["above"] = min(query.after, MAX_SEQUENCE)
     if query.to_sequence is not None:
         part["up_to"] = min(query.to_sequence, MAX_SEQUENCE)
     if query.from_timestamp is not None:

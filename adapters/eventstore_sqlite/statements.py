@@ -191,7 +191,7 @@ class Statements:
         few: bool,
     ) -> tuple[str, _Terms, str]:
         by_time = page.order_by == "timestamp"
-        low = max(page.after, *(f.from_sequence or 0 for f in filters))
+        low = max(page.after, *(f.after for f in filters))
         highs = [page.up_to, *(f.to_sequence for f in filters)]
         high = min((high for high in highs if high is not None), default=MAX_INT64)
         source, key = f"{self.events} e", "e.sequence"

@@ -69,19 +69,6 @@ class Address(NamedTuple):
             yield store
 
 
-class Selection(NamedTuple):
-    """Which events a command is about."""
-
-    query: EventQuery
-    after: Checkpoint | None
-    """Where the query begins, if that was given as a checkpoint."""
-
-    def verify(self, store: EventStore) -> None:
-        """Raise CheckpointError unless the checkpoint, if there is one, fits the log."""
-        if self.after is not None:
-            store.get_events_since(self.after, 1)
-
-
 def url_in(variable: str) -> str:
     """Return the URL that an environment variable holds; ConfigurationError if it holds none."""
     if url := os.environ.get(variable):
@@ -234,23 +221,21 @@ def query_of(
             "JSON",
         ),
     ] = None,
-) -> Selection:
+) -> EventQuery:
     """Return the query that these options make."""
-    position = _position(from_sequence)
-    query = EventQuery(
+    return EventQuery(
         entity_type=entity_type,
         entity_id=entity_id,
         workflow_id=workflow_id,
         tenant_id=tenant_id,
         event_types=event_types or None,
         tags=tags or None,
-        from_sequence=position.sequence if isinstance(position, Checkpoint) else position,
+        from_sequence=_position(from_sequence),
         to_sequence=to_sequence,
         from_timestamp=parsed_time("from_timestamp", from_timestamp),
         to_timestamp=parsed_time("to_timestamp", to_timestamp),
         any_of=[_alternative(text) for text in any_of] if any_of else None,
     )
-    return Selection(query, position if isinstance(position, Checkpoint) else None)
 
 
 def _position(text: str | None) -> int | Checkpoint | None:

@@ -12,7 +12,6 @@ from eventstore.cli.errors import ExitCode, say
 from eventstore.cli.options import (
     Address,
     Format,
-    Selection,
     Wide,
     address_of,
     parsed_id,
@@ -27,11 +26,11 @@ _ON_A_TERMINAL: Final = 100
 """Events that ``get`` prints there unless told."""
 
 
-@takes(address=address_of, selection=query_of)
+@takes(address=address_of, query=query_of)
 def get(
     *,
     address: Address,
-    selection: Selection,
+    query: EventQuery,
     event_id: Annotated[
         str | None,
         typer.Option(
@@ -62,9 +61,7 @@ def get(
 ) -> None:
     """Print events."""
     printer = EventPrinter(output, wide=wide)
-    query = selection.query.replace(
-        limit=limit, offset=offset, order_by=order_by, ascending=ascending
-    )
+    query = query.replace(limit=limit, offset=offset, order_by=order_by, ascending=ascending)
     if event_id is not None:
         if query.replace(tenant_id=None) != EventQuery():
             raise InvalidQueryError("id: only --tenant-id has a meaning beside it")
@@ -79,19 +76,17 @@ def get(
         return
     limited = limit is None and sys.stdout.isatty() and wants_table(output)
     with address.opened(create=False) as store:
-        selection.verify(store)
         events = store.get_events(query)
         printer.print(islice(events, _ON_A_TERMINAL) if limited else events)
         if limited and next(events, None) is not None:
             say(f"the first {_ON_A_TERMINAL} are shown; --limit shows more", kind="note: ")
 
 
-@takes(address=address_of, selection=query_of)
-def count(address: Address, selection: Selection) -> None:
+@takes(address=address_of, query=query_of)
+def count(address: Address, query: EventQuery) -> None:
     """Print how many events there are."""
     with address.opened(create=False) as store:
-        selection.verify(store)
-        typer.echo(store.count_events(selection.query))
+        typer.echo(store.count_events(query))
 
 
 @takes(address=address_of)

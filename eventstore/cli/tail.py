@@ -18,7 +18,7 @@ import typer
 from eventstore.checkpoint import Checkpoint
 from eventstore.cli.errors import say
 from eventstore.cli.files import mode_of, told_of, written_whole
-from eventstore.cli.options import Address, Format, Selection, Wide, address_of, query_of, takes
+from eventstore.cli.options import Address, Format, Wide, address_of, query_of, takes
 from eventstore.cli.output import EventPrinter
 from eventstore.errors import (
     CheckpointError,
@@ -36,11 +36,11 @@ _PAUSE: Final = 0.5
 """Seconds between two looks whether the engine is back."""
 
 
-@takes(address=address_of, selection=query_of)
+@takes(address=address_of, query=query_of)
 def tail(
     *,
     address: Address,
-    selection: Selection,
+    query: EventQuery,
     number: Annotated[
         int | None,
         typer.Option(
@@ -85,9 +85,7 @@ def tail(
             "number: has no meaning beside --checkpoint, which goes on where it stopped"
         )
     printer = EventPrinter(output, wide=wide)
-    query = selection.query
     with address.opened(create=False) as store:
-        selection.verify(store)
         reader = _Reader(store) if follow else None
         try:
             if checkpoint is None:

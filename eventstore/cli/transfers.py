@@ -17,10 +17,11 @@ import typer
 
 from eventstore.cli.errors import ExitCode, printable, say
 from eventstore.cli.files import standard_input, told_of, written_whole
-from eventstore.cli.options import Address, Selection, address_of, query_of, takes
+from eventstore.cli.options import Address, address_of, query_of, takes
 from eventstore.cli.output import progress
 from eventstore.errors import StoreUnavailableError
 from eventstore.event import Event
+from eventstore.query import EventQuery
 from eventstore.result import AppendResult
 from eventstore.transfer import LineReader, export_lines, import_lines
 
@@ -30,10 +31,10 @@ _STEP_BYTES: Final = 1 << 16
 """Bytes of an import between two looks."""
 
 
-@takes(address=address_of, selection=query_of)
+@takes(address=address_of, query=query_of)
 def export(
     address: Address,
-    selection: Selection,
+    query: EventQuery,
     file: Annotated[
         Path,
         typer.Argument(
@@ -51,9 +52,7 @@ def export(
     read by its owner alone; one that is replaced keeps its mode.
     """
     to_terminal = str(file) == "-" and sys.stdout.isatty()
-    query = selection.query
     with address.opened(create=False) as store, _written(file, force=force) as stream:
-        selection.verify(store)
         bar = progress(unit="events", hidden=to_terminal)
         with bar:
             total = None if bar.disable else store.count_events(query)

@@ -13,6 +13,7 @@ from eventstore import (
     Capability,
     Checkpoint,
     CheckpointError,
+    ConditionFailedError,
     EventQuery,
     EventStore,
     EventStoreError,
@@ -29,6 +30,26 @@ from eventstore.testing.conformance.base import (
     stored,
 )
 from eventstore.testing.conformance.harness import Harness
+
+
+def _beginning_after(position: Any) -> EventQuery:
+    return EventQuery(from_sequence=position)
+
+
+BEGIN: dict[str, Callable[[EventStore, Any], Any]] = {
+    "get_events": lambda store, position: list(store.get_events(_beginning_after(position))),
+    "count_events": lambda store, position: store.count_events(_beginning_after(position)),
+    "any_of": lambda store, position: list(
+        store.get_events(EventQuery(any_of=[_beginning_after(position)]))
+    ),
+    "wait_for_events": lambda store, position: store.wait_for_events(
+        0, timeout=0, query=_beginning_after(position)
+    ),
+    "condition.query": lambda store, position: store.append(
+        note(), condition=AppendCondition(_beginning_after(position).replace(entity_id="nobody"))
+    ),
+}
+"""Where a query begins after a position."""
 
 RESUME: dict[str, Callable[[EventStore, Any], Any]] = {
     "get_events_since": lambda store, position: store.get_events_since(position),
@@ -222,6 +243,39 @@ class CheckpointTests(Conformance):
         with pytest.raises(LogReplacedError):
             store.checkpoint()
         assert len(stored(anew)) == 3
+
+    def test_a_query_may_begin_after_a_checkpoint(self, store: EventStore) -> None:
+        recorded = store.append_batch(notes(4))
+        query = EventQuery(from_sequence=store.checkpoint(recorded[1]))
+
+        assert sequences(stored(store, query)) == [3, 4]
+        assert sequences(stored(store, query.replace(ascending=False, limit=1))) == [4]
+        assert store.count_events(query) == 2
+        assert store.wait_for_events(0, timeout=0, query=query)
+        assert not query.matches(recorded[1])
+        assert query.matches(recorded[2])
+        with pytest.raises(ConditionFailedError):
+            store.append(note(), condition=AppendCondition(query))
+        start = EventQuery(from_sequence=Checkpoint(store.log_id, 0, None))
+        assert sequences(stored(store, start)) == [1, 2, 3, 4]
+
+    @pytest.mark.parametrize("how", sorted(BEGIN))
+    def test_a_query_verifies_the_checkpoint_that_it_begins_after(
+        self, store: EventStore, how: str
+    ) -> None:
+        store.append_batch(notes(3))
+        at = store.checkpoint()
+        BEGIN[how](store, at)
+        misfits = [
+            Checkpoint(at.log_id, at.sequence, uuid4()),
+            Checkpoint(at.log_id, at.sequence + 5, at.event_id),
+            Checkpoint("another-log", at.sequence, at.event_id),
+            Checkpoint("another-log", 0, None),
+        ]
+
+        for misfit in misfits:
+            with pytest.raises(CheckpointError):
+                BEGIN[how](store, misfit)
 
     def test_the_bounds_of_a_query_are_filters_and_do_not_raise(self, store: EventStore) -> None:
         store.append(note())

@@ -225,7 +225,7 @@ class ConditionTests(Conformance):
         else:
             with pytest.raises(ConditionFailedError) as caught:
                 store.append(note(), condition=condition)
-            assert caught.value.sequence == max(after, query.from_sequence or 0) + 1
+            assert caught.value.sequence == max(after, query.after) + 1
 
     def test_a_constraint_across_entities_is_kept(self, store: EventStore) -> None:
         """The use of it all: a name that only one of many users may take."""

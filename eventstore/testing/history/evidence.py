@@ -110,7 +110,7 @@ class Evidence:
 
     def first_position(self, query: EventQuery) -> int:
         """Return the index in ``log.matching(query)`` of the first that the query asks for."""
-        return bisect_right(self.log.matching(query), query.from_sequence or 0) + query.offset
+        return bisect_right(self.log.matching(query), query.after) + query.offset
 
 
 def names_an_id_twice(append: Append) -> bool:

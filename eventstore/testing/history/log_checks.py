@@ -134,7 +134,7 @@ def _faults_of_place(evidence: Evidence, append: Append, first: int) -> Iterator
             )
     if append.condition is not None:
         matching = evidence.log.matching(append.condition.query)
-        after = max(position_after(append.condition), append.condition.query.from_sequence or 0)
+        after = max(position_after(append.condition), append.condition.query.after)
         position = bisect_right(matching, after)
         if position < len(matching) and matching[position] < first:
             yield Violation(
