@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import secrets
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -19,18 +20,19 @@ from rich.console import Console
 from rich.status import Status
 
 from benchmarks import contest, results
-from benchmarks.claims import CLAIMS
+from benchmarks.claims import CLAIMS, GROWTH
 from benchmarks.contest import Finding
 from benchmarks.peers.matches import findings, meet
 from benchmarks.results import ENGINES, Results, verdict
-from eventstore import DurabilityWarning
+from eventstore import DurabilityWarning, drop_namespace, open_store
 from eventstore.bench import running
 from eventstore.bench.events import payload_bytes
-from eventstore.bench.machine import describe_machine
+from eventstore.bench.machine import describe_machine, with_load
 from eventstore.bench.report import Report
 from eventstore.testing.backends import BACKENDS
 
 PARTS: Final = ("claims", "peers", "tail", "stores")
+"""Of a whole run; ``--growth`` is apart."""
 
 _HERE: Final = Path(__file__).parent
 _PEERS: Final = msgspec.structs.replace(contest.FULL, rounds=3)
@@ -48,7 +50,8 @@ def main() -> None:
     """Run what is asked for and write the results."""
     arguments = _arguments()
     engines = arguments.engines or list(ENGINES)
-    parts = [part for part in PARTS if getattr(arguments, part)] or list(PARTS)
+    asked = [part for part in (*PARTS, "growth") if getattr(arguments, part)]
+    parts = [*PARTS, *asked] if arguments.all or not asked else asked
     gc.collect()
     gc.freeze()  # what is imported is not ours to look through in the middle of a measurement
     console = Console(stderr=True)
@@ -99,6 +102,7 @@ class _Run:
         self._tell("starting")
         engine, found = self._engine, self._found
         with BACKENDS[engine].base_url() as url:
+            found.servers[engine] = _server_at(url)
             if "claims" in parts and engine in CLAIMS:
                 self._tell("claims")
                 self._keep(CLAIMS[engine](url, self._effort))
@@ -106,10 +110,14 @@ class _Run:
                 with_matches = "peers" in parts
                 gathering = meet(engine, url, self._peers, self._tell, with_matches=with_matches)
                 found.gatherings.append(gathering)
-                self._keep(findings(gathering))
+                for finding in findings(gathering):
+                    self._take(finding)
                 for tail in gathering.tails:
                     seen = f"{tail.missed:,} of {tail.stored:,} missed"
                     self._console.print(f"{ENGINES[engine]}: tail of {tail.contender}: {seen}")
+            if "growth" in parts and engine in GROWTH:
+                self._tell("growth")
+                self._keep(GROWTH[engine](url, self._effort))
             if "stores" in parts:
                 report = running.report_on(url, engine, self._stores, self._tell)
                 # Its URL was that of a server started for this run.
@@ -119,9 +127,23 @@ class _Run:
         self._status.update(f"{ENGINES[self._engine]}: {text}")
 
     def _keep(self, measured: Iterable[Finding]) -> None:
-        for finding in measured:
-            self._found.findings.append(finding)
-            _show(self._console, finding)
+        for finding, busy in with_load(measured):
+            self._take(msgspec.structs.replace(finding, busy=busy))
+
+    def _take(self, finding: Finding) -> None:
+        self._found.findings.append(finding)
+        _show(self._console, finding)
+
+
+def _server_at(url: str) -> str:
+    """Return what the server says it is, in full: what speaks an engine's protocol may be another
+    product."""
+    namespace = f"bench_{secrets.token_hex(4)}"
+    try:
+        with open_store(url, namespace=namespace) as store:
+            return str(store.info().get("server", ""))
+    finally:
+        drop_namespace(url, namespace=namespace)
 
 
 def _arguments() -> argparse.Namespace:
@@ -139,6 +161,7 @@ def _arguments() -> argparse.Namespace:
         ("peers", "peers beside us"),
         ("tail", "what a reader of the tail misses"),
         ("stores", "our stores beside each other"),
+        ("growth", "logs of 3,000,000 events, which a whole run leaves out"),
     ):
         parser.add_argument(f"--{part}", action="store_true", help=f"only: {text}")
     parser.add_argument(
@@ -151,7 +174,9 @@ def _arguments() -> argparse.Namespace:
     for engine in arguments.engines:
         if engine not in ENGINES:
             parser.error(f"there is no engine {engine!r}; there are {', '.join(ENGINES)}")
-    if not (arguments.all or arguments.engines or any(getattr(arguments, p) for p in PARTS)):
+    if not (
+        arguments.all or arguments.engines or any(getattr(arguments, p) for p in (*PARTS, "growth"))
+    ):
         parser.error("say which engines or parts to measure, or --all")
     if arguments.out is None:
         arguments.out = _HERE if arguments.all else _HERE / ".cache" / "results"

@@ -6,9 +6,9 @@ that a machine which is busy, or slow, is so for both.
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
 from typing import Final, Literal
 
 import msgspec
@@ -35,14 +35,20 @@ class Effort(msgspec.Struct, frozen=True, kw_only=True):
     """Of work in each round."""
     read: int
     """Events in the log that is read."""
-    large: int
-    """Events in a log that has grown, at most; some claims are made for less."""
+    grown: int = 1_000_000
+    """Events in a log in which one entity is read …"""
+    largest: int = 3_000_000
+    """… and to which it then grows, both for ``--growth`` alone."""
 
 
-FULL: Final = Effort(rounds=5, seconds=1.0, read=50_000, large=1_000_000)
-QUICK: Final = Effort(rounds=3, seconds=0.15, read=10_000, large=20_000)
+FULL: Final = Effort(rounds=5, seconds=1.0, read=50_000)
+QUICK: Final = Effort(rounds=3, seconds=0.15, read=10_000, grown=20_000, largest=60_000)
 
 Kind = Literal["at least", "at most"]
+
+
+Reading = Callable[[EventStore, Numbers], Step]
+"""A workload that reads what the numbers filled."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +76,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     applies: bool = True
     """False where the claim is made for other circumstances; ``note`` says which."""
-    load: float = msgspec.field(default_factory=lambda: os.getloadavg()[0])
-    """The machine's load average at the time."""
+    busy: float | None = None
+    """Which part of the processors other work kept busy; None where the system does not say."""
 
     @property
     def met(self) -> bool:
@@ -156,22 +162,6 @@ class Duel:
         return in_turn(lambda: rate(raw, seconds), lambda: rate(ours, seconds), self.effort.rounds)
 
 
-def growth(
-    small: EventStore, large: EventStore, events: int, size: int, effort: Effort
-) -> Comparison:
-    """Compare batches of ``size`` into a log that has grown with those into a small one."""
-    few, many = (Numbers(store.get_current_sequence()) for store in (small, large))
-    for _ in workloads.fill(small, few, 10_000):
-        pass
-    for _ in workloads.fill(large, many, events):
-        pass
-    return in_turn(
-        lambda: rate(lambda: workloads.batch(small, few, size), effort.seconds),
-        lambda: rate(lambda: workloads.batch(large, many, size), effort.seconds),
-        effort.rounds,
-    )
-
-
 def in_milliseconds(claim: Claim, measured: Sequence[Latencies]) -> Finding:
     """Return what latencies tell of a claim: their p50, in milliseconds."""
     worst = max(each.p99 for each in measured) * 1000
@@ -182,16 +172,17 @@ def in_milliseconds(claim: Claim, measured: Sequence[Latencies]) -> Finding:
     )
 
 
-def entity_latency(
-    claim: Callable[..., Claim], store: EventStore, events: int, mark: float, effort: Effort
+def reading_latency(
+    claim: Claim, workload: Reading, store: EventStore, numbers: Numbers, effort: Effort
 ) -> Finding:
-    """Measure how long it takes to read one entity of 100 events among many."""
-    for _ in workloads.fill(store, Numbers(), events):
-        pass
-    return in_milliseconds(
-        claim(what=f"one entity of 100 events among {events:,}, p50", against="", mark=mark),
-        [
-            latencies(workloads.one_entity(store, events) for _ in range(200))
-            for _ in range(effort.rounds)
-        ],
-    )
+    """Measure how long a read takes of a log that ``numbers`` filled."""
+    ends = effort.seconds * 2
+
+    def calls() -> Iterator[Step]:
+        began = perf_counter()
+        for _ in range(200):
+            yield workload(store, numbers)
+            if perf_counter() > began + ends:
+                return
+
+    return in_milliseconds(claim, [latencies(calls()) for _ in range(effort.rounds)])

@@ -1,7 +1,9 @@
 """The raw limit of PostgreSQL: psycopg, with a bare INSERT in autocommit or a binary COPY.
 
 The table is made by the store itself, in a schema of its own. Nothing is locked, checked or
-looked up, and nothing tells readers; sequences are counted here.
+looked up, and nothing tells readers; sequences are counted here. JSON is encoded inside the clock,
+as every user must. Binary COPY is the fastest form of the driver: the same in text was a tenth to
+a third slower, ``executemany`` in its pipeline half as fast.
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ _TYPES: Final = {
     "entity_id": "text",
     "event_type": "text",
     "workflow_id": "text",
+    "schema_version": "int4",
+    "timestamp": "timestamptz",
     "tags": "text[]",
     "data": "json",
     "metadata": "json",
-    "schema_version": "int4",
-    "timestamp": "timestamptz",
 }
 _COLUMNS: Final = ", ".join(f'"{name}"' for name in _TYPES)
 _INSERT: Final = (
@@ -71,7 +73,7 @@ class RawPostgres(Raw):
         (row,) = self._rows.next(1)
 
         def step() -> int:
-            self._connection.execute(_INSERT, row, prepare=True)
+            self._connection.execute(_INSERT, _encoded(row), prepare=True)
             return 1
 
         return step
@@ -84,7 +86,7 @@ class RawPostgres(Raw):
             with self._connection.cursor().copy(_COPY) as copy:
                 copy.set_types(types)
                 for row in rows:
-                    copy.write_row(row)
+                    copy.write_row(_encoded(row))
             return size
 
         return step
@@ -142,7 +144,7 @@ class _Rows:
             connection = self._local.connection = connect(url)
             self._opened.append(connection)
         (row,) = self.next(1)
-        connection.execute(_INSERT, row, prepare=True)
+        connection.execute(_INSERT, _encoded(row), prepare=True)
 
     def close(self) -> None:
         for connection in self._opened:
@@ -155,10 +157,14 @@ class _Rows:
         version = self._versions[entity] = self._versions.get(entity, 0) + 1
         return (
             self._head, version, batch_sequence, event.timestamp, event.event_id, "",
-            event.entity_type, event.entity_id, event.event_type, event.workflow_id,
-            list(event.tags), _encode(event.data).decode(), _encode(event.metadata).decode(), 1,
-            event.timestamp,
+            event.entity_type, event.entity_id, event.event_type, event.workflow_id, 1,
+            event.timestamp, list(event.tags), event.data, event.metadata,
         )  # fmt: skip
+
+
+def _encoded(row: Row) -> Row:
+    *known, data, metadata = row
+    return (*known, _encode(data).decode(), _encode(metadata).decode())
 
 
 def connect(url: str) -> psycopg.Connection[Any]:

@@ -13,7 +13,15 @@ from benchmarks.peers.contenders import OURS, PEERS
 from benchmarks.peers.matches import Gathering, Match
 from eventstore.bench.charts import bars, colours_of, draw
 from eventstore.bench.measure import Rates
-from eventstore.bench.report import Report, description, figures, rate_text, table
+from eventstore.bench.report import (
+    Report,
+    description,
+    figures,
+    load_told,
+    mark_of,
+    rate_text,
+    table,
+)
 
 ENGINES: Final = {
     "memory": "Memory",
@@ -34,6 +42,14 @@ class Results(msgspec.Struct, kw_only=True):
     failures: list[str] = msgspec.field(default_factory=list)
     """What could not be measured, and why."""
     minutes: float = 0.0
+    servers: dict[str, str] = {}
+    """What each engine's server was found to be."""
+
+    def shown(self, engine: str) -> str:
+        """Return what an engine is called: with its server, where that is another product."""
+        name = ENGINES[engine]
+        product = self.servers.get(engine, name).partition(" ")[0]
+        return name if product in ("none", name) else f"{name} ({product})"
 
 
 def write(results: Results, directory: Path, kind: str = "svg") -> None:
@@ -53,6 +69,7 @@ def write(results: Results, directory: Path, kind: str = "svg") -> None:
         ),
         *description(results.report),
         "",
+        *_stand_ins(results),
         (
             "Everything is measured in turn in one run: a round of the reference, a round of ours,"
             " and so on; figures are the median of the rounds with the least and the most. "
@@ -60,9 +77,9 @@ def write(results: Results, directory: Path, kind: str = "svg") -> None:
         ),
         "",
         *(f"**Not measured:** {failure}" for failure in results.failures),
-        *_claims(results.findings, charts, kind),
-        *_peers(results.gatherings, charts, kind),
-        *_tails(results.gatherings, charts, kind),
+        *_claims(results, charts, kind),
+        *_peers(results, charts, kind),
+        *_tails(results, charts, kind),
         *_stores(results.report, charts, kind),
     ]
     (directory / "RESULTS.md").write_text("\n".join(lines) + "\n", "utf-8")
@@ -71,7 +88,18 @@ def write(results: Results, directory: Path, kind: str = "svg") -> None:
 # --- Claims
 
 
-def _claims(findings: Sequence[Finding], charts: Path, kind: str) -> list[str]:
+def _stand_ins(results: Results) -> list[str]:
+    """Return what is said where a server is another product than its engine's name says."""
+    told = [
+        f"What is told of {ENGINES[engine]} was measured on {server}."
+        for engine, server in results.servers.items()
+        if results.shown(engine) != ENGINES[engine]
+    ]
+    return [*told, ""] if told else []
+
+
+def _claims(results: Results, charts: Path, kind: str) -> list[str]:
+    findings = results.findings
     if not findings:
         return []
     counted = [finding for finding in findings if finding.applies]
@@ -79,7 +107,7 @@ def _claims(findings: Sequence[Finding], charts: Path, kind: str) -> list[str]:
     lines = ["## Claims", "", f"{met} of {len(counted)} are met in this run.", ""]
     rows = [
         [
-            ENGINES[finding.claim.engine],
+            results.shown(finding.claim.engine),
             finding.claim.what,
             finding.claim.against or "–",
             (
@@ -89,6 +117,7 @@ def _claims(findings: Sequence[Finding], charts: Path, kind: str) -> list[str]:
             (
                 f"{_number(finding.figure.median)}"
                 f" ({_number(finding.figure.least)}–{_number(finding.figure.most)})"
+                f"{mark_of(finding.busy)}"
             ),
             verdict(finding),
             _detail(finding),
@@ -96,8 +125,9 @@ def _claims(findings: Sequence[Finding], charts: Path, kind: str) -> list[str]:
         for finding in findings
     ]
     head = ["engine", "what", "against", "mark", "found", "met", "detail"]
-    lines += [*table(head, rows), ""]
-    _draw_claims(findings, charts / f"claims.{kind}")
+    busy = [finding.busy for finding in findings]
+    lines += [*table(head, rows), "", *load_told(busy), ""]
+    _draw_claims(results, charts / f"claims.{kind}")
     return [*lines, f"![How far each claim is from its mark](charts/claims.{kind})", ""]
 
 
@@ -123,8 +153,9 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
-def _draw_claims(findings: Sequence[Finding], path: Path) -> None:
-    names = {finding.claim.engine: ENGINES[finding.claim.engine] for finding in findings}
+def _draw_claims(results: Results, path: Path) -> None:
+    findings = results.findings
+    names = {engine: results.shown(engine) for engine in ENGINES}
     groups: dict[str, dict[str, tuple[float, float, float]]] = {}
     for finding in findings:
         if not finding.applies:
@@ -142,7 +173,7 @@ def _draw_claims(findings: Sequence[Finding], path: Path) -> None:
         "How far each claim is from its mark (1: just met; more is better)",
         "part of the mark, logarithmic",
         groups,
-        colours_of(list(ENGINES.values())),
+        colours_of(list(names.values())),
         mark=1.0,
     )
 
@@ -150,7 +181,8 @@ def _draw_claims(findings: Sequence[Finding], path: Path) -> None:
 # --- Peers
 
 
-def _peers(gatherings: Sequence[Gathering], charts: Path, kind: str) -> list[str]:
+def _peers(results: Results, charts: Path, kind: str) -> list[str]:
+    gatherings = results.gatherings
     if not any(gathering.matches for gathering in gatherings):
         return []
     lines = ["## Peers", "", "On the same servers, with the same durability, in the same run.", ""]
@@ -168,18 +200,19 @@ def _peers(gatherings: Sequence[Gathering], charts: Path, kind: str) -> list[str
     for gathering in gatherings:
         if not gathering.matches:
             continue
-        name = ENGINES[gathering.engine]
+        name = results.shown(gathering.engine)
         contenders = [facts.contender.name for facts in gathering.facts]
         body = [_row(match, contenders) for match in gathering.matches]
         leaking = gathering.leaking().intersection(contenders)
         marked = [f"{each} †" if each in leaking else each for each in contenders]
         lines += [f"### {name}", "", *table(["a second", *marked, "ours to the best"], body), ""]
+        lines += [*load_told([match.busy for match in gathering.matches]), ""]
         if leaking:
             lines += ["† A reader of its tail missed events, see below: a weaker guarantee.", ""]
         for absent, why in gathering.absent.items():
             lines += [f"{absent} did not take part: {why}", ""]
         file = f"peers-{gathering.engine}.{kind}"
-        _draw_peers(gathering, charts / file)
+        _draw_peers(gathering, name, charts / file)
         lines += [f"![{name}: peers](charts/{file})", ""]
     return lines
 
@@ -188,7 +221,7 @@ def _row(match: Match, contenders: Sequence[str]) -> list[str]:
     cells = [rate_text(match.rates[name]) for name in contenders]
     others = [rates.median for name, rates in match.rates.items() if name != OURS.name]
     ratio = f"{match.rates[OURS.name].median / max(others):.2f}" if others else "–"
-    return [match.workload, *cells, ratio]
+    return [match.workload, *cells, ratio + mark_of(match.busy)]
 
 
 def _contender_colours() -> dict[str, str]:
@@ -198,10 +231,10 @@ def _contender_colours() -> dict[str, str]:
     return colours | {name: colours[name.partition(",")[0]] for name in variants}
 
 
-def _draw_peers(gathering: Gathering, path: Path) -> None:
+def _draw_peers(gathering: Gathering, name: str, path: Path) -> None:
     bars(
         path,
-        f"{ENGINES[gathering.engine]}: this project and its peers (more is better)",
+        f"{name}: this project and its peers (more is better)",
         "events/s (streams/s), logarithmic",
         {
             match.workload: {name: _span(rates) for name, rates in match.rates.items()}
@@ -218,13 +251,17 @@ def _span(rates: Rates) -> tuple[float, float, float]:
 # --- The tail
 
 
-def _tails(gatherings: Sequence[Gathering], charts: Path, kind: str) -> list[str]:
-    tails = [(gathering.engine, tail) for gathering in gatherings for tail in gathering.tails]
+def _tails(results: Results, charts: Path, kind: str) -> list[str]:
+    tails = [
+        (results.shown(gathering.engine), tail)
+        for gathering in results.gatherings
+        for tail in gathering.tails
+    ]
     if not tails:
         return []
     rows = [
         [
-            ENGINES[engine],
+            engine,
             tail.contender,
             f"{tail.stored:,}",
             f"{tail.missed:,}",
@@ -237,7 +274,7 @@ def _tails(gatherings: Sequence[Gathering], charts: Path, kind: str) -> list[str
         "Events that a reader missed who remembers its last position (less is better)",
         "% of the events stored",
         {
-            f"{tail.contender} ({ENGINES[engine]})": {
+            f"{tail.contender}, {engine}": {
                 tail.contender: (_missed(tail.missed, tail.stored),) * 3
             }
             for engine, tail in tails
@@ -272,8 +309,8 @@ def _missed(missed: int, stored: int) -> float:
 def _stores(report: Report, charts: Path, kind: str) -> list[str]:
     if not report.stores:
         return []
-    made = draw(report, charts, kind, colours_of(list(ENGINES)))
-    rows = [[s.name, s.server, s.durability, s.driver] for s in report.stores]
+    made = draw(report, charts, kind)
+    rows = [[s.shown, s.server, s.durability, s.driver] for s in report.stores]
     lines = [
         "## The stores beside each other",
         "",

@@ -37,6 +37,8 @@ from eventstore.result import AppendResult
 from eventstore.store import EventStore
 from eventstore.versions import ExpectedVersion
 
+__version__ = "0.1.0"
+
 __all__ = [
     "AppendCondition",
     "AppendResult",
@@ -65,6 +67,7 @@ __all__ = [
     "TransactionConflictError",
     "UnsupportedOperationError",
     "VersionConflictError",
+    "__version__",
     "drop_namespace",
     "open_store",
 ]

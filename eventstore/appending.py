@@ -15,6 +15,7 @@ from eventstore.commit import (
     Condition,
     Repeated,
     judge_repeat,
+    twins_of,
 )
 from eventstore.encoding import Draft, draft_of
 from eventstore.errors import (
@@ -22,14 +23,15 @@ from eventstore.errors import (
     DuplicateEventError,
     EventStoreError,
     InvalidEventError,
+    LogReplacedError,
 )
 from eventstore.event import Entity, Event
-from eventstore.group_commit import Answer
 from eventstore.log import Log
 from eventstore.names import checked_name, checked_tenant, shown
 from eventstore.query import AppendCondition
 from eventstore.reading import in_tenant, verified_position
 from eventstore.result import AppendResult
+from eventstore.retrying import Answer
 from eventstore.versions import ExpectedVersion, checked_expectation
 
 Expectation = int | Mapping[Any, int]
@@ -73,14 +75,26 @@ def append(
             )
         return repeated.result()
     if condition is not None:
-        try:
-            looked = looked_into(log, condition, tenant_id, joins=connection is not None)
-        except CheckpointError:
-            repeated = recorded_already(log, batch)
-            if repeated is None:
-                raise
-            return repeated.result()
-        batch = msgspec.structs.replace(batch, condition=looked)
+        return log.in_one_call(lambda: _append_if(log, batch, condition, tenant_id, connection))
+    return _append(log, batch, connection)
+
+
+def _append_if(
+    log: Log, batch: Batch, condition: AppendCondition, tenant_id: str | None, connection: Any
+) -> AppendResult:
+    try:
+        looked = looked_into(log, condition, tenant_id, joins=connection is not None)
+    except LogReplacedError:
+        raise
+    except CheckpointError:
+        repeated = recorded_already(log, batch)
+        if repeated is None:
+            raise
+        return repeated.result()
+    return _append(log, msgspec.structs.replace(batch, condition=looked), connection)
+
+
+def _append(log: Log, batch: Batch, connection: Any) -> AppendResult:
     if connection is not None:
         return result_of(log.join(connection, batch))
     return result_of(log.append((batch,))[0])
@@ -96,8 +110,7 @@ def result_of(answer: Answer) -> AppendResult:
 def recorded_already(log: Log, batch: Batch) -> Repeated | None:
     """Return the recorded events that ``batch`` repeats, or None if none of its ids is known."""
     found = log.read(lambda backend: backend.find(batch.keys))
-    twins = {(event.tenant_id, event.event_id): event for event in found}
-    verdict = judge_repeat(batch, twins)
+    verdict = judge_repeat(batch, twins_of(found))
     if isinstance(verdict, EventStoreError):
         raise verdict
     return verdict
@@ -119,7 +132,7 @@ def looked_into(
     elif joins and not isinstance(condition.after, Checkpoint):
         after = condition.after  # whether that is beyond the head, the transaction itself knows
     else:
-        after = verified_position(log, condition.after, "condition.after")
+        after = verified_position(log, condition.after, "condition.after", tenant_id)
     head = log.head()
     if after >= head:
         return Condition(asked=condition, query=query, after=after, checked_to=after)
@@ -141,12 +154,11 @@ def _drafts(events: Sequence[Event], tenant_id: str | None) -> Iterable[Draft]:
 
 
 def _refuse_an_id_twice(drafts: Sequence[Draft]) -> None:
-    # UUID hashes and compares in Python, its int in C.
-    keys = {(draft.tenant_id, draft.event_id.int) for draft in drafts}
+    keys = {draft.identity for draft in drafts}
     if len(keys) == len(drafts):
         return
     for draft in drafts:
-        key = draft.tenant_id, draft.event_id.int
+        key = draft.identity
         if key not in keys:
             raise DuplicateEventError(
                 f"event_id: {draft.event_id} is in this batch twice", event_id=draft.event_id

@@ -93,8 +93,8 @@ class Backend(ABC):
 
     @classmethod
     @abstractmethod
-    def drop(cls, settings: Settings) -> None:
-        """Remove the namespace with all it holds, if it is there."""
+    def drop(cls, settings: Settings) -> bool:
+        """Remove the namespace with all it holds; return whether it was there."""
 
     @classmethod
     def schema_ddl(cls, settings: Settings) -> str:

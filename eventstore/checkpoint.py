@@ -32,7 +32,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
             raise InvalidQueryError(
                 "checkpoint.event_id: must be given, except at sequence 0 (the start)"
             )
-        if self.event_id is not None and not isinstance(self.event_id, UUID):
+        if self.event_id is not None and type(self.event_id) is not UUID:
             raise InvalidQueryError(
                 f"checkpoint.event_id: must be a UUID, not {type(self.event_id).__name__}"
             )

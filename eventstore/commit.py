@@ -39,7 +39,11 @@ from eventstore.result import AppendResult
 from eventstore.versions import expectation_holds
 
 EventKey = tuple[str, UUID]
-"""``(tenant_id, event_id)``: what is unique in a log."""
+"""``(tenant_id, event_id)``: what is unique in a log. Not to be hashed: see ``Identity``."""
+
+Identity = tuple[str, bytes]
+"""An ``EventKey`` for sets and dicts, the id by its bytes. A UUID hashes as its number does, so
+who chooses ids could make any count of them hash alike; the hash of bytes is keyed."""
 
 PER_EVENT_BYTES: Final = 512
 """What an event weighs beside its payload, roughly: names, ids, index entries."""
@@ -73,6 +77,11 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     def keys(self) -> list[EventKey]:
         """The identities of its events."""
         return [(draft.tenant_id, draft.event_id) for draft in self.drafts]
+
+    @property
+    def identities(self) -> list[Identity]:
+        """The identities of its events, for sets and dicts."""
+        return [draft.identity for draft in self.drafts]
 
     @property
     def weight(self) -> int:
@@ -135,8 +144,8 @@ class LogState(msgspec.Struct, kw_only=True):
     versions: Mapping[Entity, int]
     """The current version of every entity that ``entities_of`` the group names; a missing one
     is at 0."""
-    twins: Mapping[EventKey, Event]
-    """The recorded events whose identity is in ``keys_of`` the group."""
+    twins: Mapping[Identity, Event]
+    """``twins_of`` the recorded events whose identity is in ``keys_of`` the group."""
     matches: Sequence[int]
     """For each batch the sequence of a recorded event that fails its condition: above
     ``condition.checked_to`` (the core has looked up to there); 0 if none does."""
@@ -166,6 +175,11 @@ def keys_of(group: Iterable[Batch]) -> list[EventKey]:
     return [key for batch in group for key in batch.keys]
 
 
+def twins_of(recorded: Iterable[Event]) -> dict[Identity, Event]:
+    """Return recorded events by their identity."""
+    return {(event.tenant_id, event.event_id.int.to_bytes(16, "big")): event for event in recorded}
+
+
 def plan(group: Sequence[Batch], state: LogState) -> Plan:
     """Judge each batch in order against the log and the accepted ones before it."""
     head = state.head
@@ -191,7 +205,7 @@ def plan(group: Sequence[Batch], state: LogState) -> Plan:
 
 
 def judge_repeat(
-    batch: Batch, twins: Mapping[EventKey, Event]
+    batch: Batch, twins: Mapping[Identity, Event]
 ) -> Repeated | DuplicateEventError | None:
     """Return whether ``batch`` repeats what is recorded; None if none of its ids is.
 
@@ -199,7 +213,7 @@ def judge_repeat(
     """
     if not twins:
         return None
-    found = [twins.get(key) for key in batch.keys]
+    found = [twins.get(identity) for identity in batch.identities]
     first = next((event for event in found if event is not None), None)
     if first is None:
         return None
@@ -242,7 +256,7 @@ class _Fresh:
 
     def __init__(self, *, needed: bool) -> None:
         self._accepted: list[Accepted] = []
-        self._by_key: dict[EventKey, tuple[Accepted, int]] = {}
+        self._by_identity: dict[Identity, tuple[Accepted, int]] = {}
         self._needed = needed
 
     def add(self, accepted: Accepted) -> None:
@@ -250,19 +264,19 @@ class _Fresh:
             return
         self._accepted.append(accepted)
         for index, draft in enumerate(accepted.drafts):
-            self._by_key[draft.tenant_id, draft.event_id] = accepted, index
+            self._by_identity[draft.identity] = accepted, index
 
     def with_twins_of(
-        self, batch: Batch, recorded: Mapping[EventKey, Event]
-    ) -> Mapping[EventKey, Event]:
+        self, batch: Batch, recorded: Mapping[Identity, Event]
+    ) -> Mapping[Identity, Event]:
         """Return the recorded twins and those that this group is about to record."""
-        if not self._by_key:
+        if not self._by_identity:
             return recorded
         twins = dict(recorded)
-        for key in batch.keys:
-            if key in self._by_key:
-                accepted, index = self._by_key[key]
-                twins[key] = accepted.event(index)
+        for identity in batch.identities:
+            if identity in self._by_identity:
+                accepted, index = self._by_identity[identity]
+                twins[identity] = accepted.event(index)
         return twins
 
     def first_match(self, condition: Condition) -> int:

@@ -59,6 +59,8 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     schema_version: int
     timestamp: datetime
     """In UTC."""
+    identity: tuple[str, bytes]
+    """Tenant and id, for sets and dicts (``commit.Identity``)."""
 
     def recorded(
         self, *, sequence: int, version: int, batch_sequence: int, recorded_at: datetime
@@ -89,7 +91,7 @@ def draft_of(event: Event, tenant_id: str | None = None) -> Draft:
     Raises InvalidEventError, naming the field and what it may be.
     """
     error = InvalidEventError
-    if not isinstance(event, Event):
+    if type(event) is not Event:  # a subclass could say one thing now and another later
         raise error(f"event: must be an Event, not {type(event).__name__}")
     event_id = event.event_id
     if type(event_id) is not UUID:
@@ -117,6 +119,7 @@ def draft_of(event: Event, tenant_id: str | None = None) -> Draft:
             "schema_version", event.schema_version, error, least=1, most=MAX_SCHEMA_VERSION
         ),
         checked_time("timestamp", event.timestamp, error),
+        (tenant, event_id.int.to_bytes(16, "big")),
     )
 
 

@@ -9,6 +9,8 @@ from uuid import UUID
 import msgspec
 from uuid_utils.compat import uuid7
 
+from eventstore.errors import InvalidEventError
+
 
 class Entity(NamedTuple):
     """What an event is about (elsewhere "aggregate" or "stream")."""
@@ -62,7 +64,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """When it was stored; never goes back along the log. Assigned by the store."""
 
     def __hash__(self) -> int:
-        return hash(self.event_id)
+        event_id = self.event_id
+        # By its bytes: a UUID hashes as its number does, so that ids can be made to collide.
+        return hash(event_id.bytes if isinstance(event_id, UUID) else event_id)
 
     @property
     def entity(self) -> Entity:
@@ -78,3 +82,56 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.replace(
             event_id=uuid7(), sequence=0, version=0, batch_sequence=0, recorded_at=None
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event in the form of an export (docs/export-format.md), every field of it.
+
+        It is made of what JSON is made of: the id and the times are text, ``tags`` is a list,
+        ``data`` and ``metadata`` are copies.
+        """
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        fields["tags"] = list(self.tags)
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Return the event that ``to_dict`` gave, or that a line of an export holds.
+
+        What is left out is as it is in a new event, with an id of its own. A sequence is kept, so
+        an event that was recorded is a repeat where it is appended again (``as_new`` makes another
+        of it). Names and payloads are checked when it is appended. Raises InvalidEventError for a
+        field that is missing, unknown or of the wrong type.
+        """
+        if not isinstance(fields, dict):
+            raise InvalidEventError(f"event: must be a dict, not {type(fields).__name__}")
+        try:
+            return cls(**msgspec.convert(fields, ExportedEvent).given())
+        except msgspec.ValidationError as error:
+            raise InvalidEventError(f"event: {error}") from error
+        except RecursionError as error:
+            raise InvalidEventError("event: is nested too deep") from error
+
+
+class ExportedEvent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The fields of an event as an export has them; what may be left out has a default."""
+
+    event_type: str
+    entity_type: str
+    entity_id: str
+    data: dict[str, Any] = {}
+    event_id: UUID | msgspec.UnsetType = msgspec.UNSET
+    workflow_id: str | None = None
+    tenant_id: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+    schema_version: int = 1
+    timestamp: datetime | msgspec.UnsetType = msgspec.UNSET
+    sequence: int = 0
+    version: int = 0
+    batch_sequence: int = 0
+    recorded_at: datetime | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the fields by name, without those that an event makes for itself."""
+        fields = msgspec.structs.asdict(self)
+        return {name: value for name, value in fields.items() if value is not msgspec.UNSET}

@@ -22,16 +22,15 @@ from typing import Final
 from eventstore.commit import Batch, Outcome
 from eventstore.deadline import INSTANT
 from eventstore.errors import (
+    EventStoreError,
     StoreClosedError,
     StoreUnavailableError,
     UnsupportedOperationError,
 )
+from eventstore.retrying import Answer, by_the_system, settled
 
 Commit = Callable[[Sequence[Batch], float], Sequence[Outcome]]
 """``Backend.commit``."""
-
-Answer = Outcome | Exception
-"""What became of a batch; an exception is to be raised in its caller."""
 
 _FOREVER: Final = threading.TIMEOUT_MAX
 _SLOW_COMMIT: Final = 0.0004
@@ -97,8 +96,10 @@ class OneByOne:
 
     def close(self, timeout: float) -> bool:
         """Refuse new batches, wait for those in flight; return whether all were settled."""
-        with self._lock:
-            self._closed = True
+        self._closed = True
+        if not self._lock.acquire(timeout=timeout):
+            return False
+        self._lock.release()
         return True
 
     def refuse_reentry(self, what: str) -> None:
@@ -116,10 +117,14 @@ class OneByOne:
             return self._commit(batches, max(deadline - monotonic(), INSTANT))
         except StoreUnavailableError as error:
             return [error.again() for _ in batches]
+        except OSError as error:
+            return [_lost(error) for _ in batches]
         except Exception as error:  # noqa: BLE001 - handed to its caller, or tried alone
             if len(batches) == 1:
                 return [error]
-        return [self._commit_all([batch], deadline)[0] for batch in batches]
+            nothing_written = isinstance(error, EventStoreError)
+        answers = [self._commit_all([batch], deadline)[0] for batch in batches]
+        return answers if nothing_written else [settled(answer) for answer in answers]
 
 
 class GroupCommit(OneByOne):
@@ -153,9 +158,8 @@ class GroupCommit(OneByOne):
             if ticket.answers is None:
                 self._lead(ticket, deadline)
             assert ticket.answers is not None  # noqa: S101 - settled, or an error was raised
-            for answer in ticket.answers if ticket.put_back else ():
-                if isinstance(answer, StoreUnavailableError):
-                    answer.may_have_written = True
+            if ticket.put_back:
+                return [settled(answer) for answer in ticket.answers]
             return ticket.answers
         finally:
             try:
@@ -271,6 +275,18 @@ class GroupCommit(OneByOne):
             else:
                 self._leader = None
                 self._idle.notify_all()
+
+
+def _lost(error: OSError) -> StoreUnavailableError:
+    """Return what the operating system refused in the middle of a commit, at whatever place."""
+    what = by_the_system(error)
+    lost = StoreUnavailableError(
+        str(what),
+        may_have_written=True,
+        transient=isinstance(what, StoreUnavailableError) and what.transient,
+    )
+    lost.__cause__ = error
+    return lost
 
 
 # Functions of their own: from Python 3.12 on, an interrupt in a comprehension that stands inside

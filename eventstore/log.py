@@ -6,34 +6,27 @@ forked child. ``EventStore`` and its tenant views are the public face of a ``Log
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-import warnings
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
-import tenacity
-
 from eventstore.backend import Backend, PageRequest
 from eventstore.commit import Batch, Outcome
-from eventstore.deadline import INSTANT, deadline
+from eventstore.deadline import time_left, within
 from eventstore.errors import (
     ConfigurationError,
-    DurabilityWarning,
     StoreClosedError,
     StoreUnavailableError,
     UnsupportedOperationError,
 )
 from eventstore.event import Event
-from eventstore.group_commit import Answer, GroupCommit, OneByOne
+from eventstore.group_commit import GroupCommit, OneByOne
+from eventstore.retrying import Answer, by_the_system, keep_trying, logger, settled
 from eventstore.url import Durability, Settings
 
 _T = TypeVar("_T")
-
-logger: Final = logging.getLogger("eventstore")
 
 _open_logs: Final[WeakSet[Log]] = WeakSet()
 """What a forked child must make anew."""
@@ -68,14 +61,18 @@ class Log:
         """
         self._refuse_self_deadlock()
         commits = self._commits
-        answers = self.persist(lambda timeout: _available(commits.submit(batches, timeout)))
+        answers = self.persist(
+            lambda timeout: _available(commits.submit(batches, timeout)), _settled
+        )
         self._stir.stir()
         return answers
 
     def join(self, connection: Any, batch: Batch) -> Outcome:
         """Commit ``batch`` inside the caller's transaction. Nothing is tried again there."""
         self.check_open()
-        outcome = self.backend.join(connection, batch, self.settings.timeout)
+        outcome = self.in_one_call(
+            lambda: self.backend.join(connection, batch, time_left(self.settings.timeout))
+        )
         joined = self._open_joins_of_this_thread()
         if not any(other is connection for other in joined):
             joined.append(connection)
@@ -114,67 +111,32 @@ class Log:
 
     # --- Trying again
 
-    def persist(self, attempt: Callable[[float], _T]) -> _T:
-        """Return what ``attempt(seconds left)`` returns; try again what an outage interrupted.
-
-        Repeating is safe: reads change nothing, and an append that was stored is recognised.
-        """
-        with deadline(self.settings.timeout) as call:
-            return self._persist(attempt, call.end)
-
-    def _persist(self, attempt: Callable[[float], _T], end: float) -> _T:
-        self.check_open()
+    def persist(
+        self,
+        attempt: Callable[[float], _T],
+        in_doubt: Callable[[_T], _T] | None = None,
+    ) -> _T:
+        """Return what ``attempt(seconds left)`` returns; see ``keep_trying``."""
+        if self._closed:
+            self.check_open()
         try:
-            return attempt(max(end - monotonic(), INSTANT))
+            return keep_trying(attempt, self.settings, self._sleep, in_doubt)
         except StoreUnavailableError as error:
-            may_have_written = error.may_have_written
-            if self._closed and not may_have_written:
-                raise _closed_meanwhile() from error
-            if not error.transient or not self.settings.retries or monotonic() >= end:
-                raise
-            logger.info("trying again: %s", error)
+            if self._closed and not error.may_have_written:
+                raise StoreClosedError("the store was closed meanwhile") from error
+            raise
 
-        def again() -> _T:
-            nonlocal may_have_written
-            try:
-                return attempt(max(end - monotonic(), INSTANT))
-            except StoreUnavailableError as error:
-                may_have_written |= error.may_have_written
-                error.may_have_written = may_have_written
-                if self._closed and not may_have_written:
-                    raise _closed_meanwhile() from error
-                raise
-            except StoreClosedError as error:
-                if not may_have_written:
-                    raise
-                raise StoreUnavailableError(
-                    "the store was closed before it was known what became of an append",
-                    may_have_written=True,
-                    transient=False,
-                ) from error
-
-        def is_over(state: tenacity.RetryCallState) -> bool:
-            return (
-                self._closed
-                or state.attempt_number >= self.settings.retries
-                or monotonic() + state.upcoming_sleep >= end
-            )
-
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, StoreUnavailableError) and error.transient
-            ),
-            wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
-            stop=is_over,
-            sleep=self._sleep,
-            reraise=True,
-        )(again)
+    def in_one_call(self, work: Callable[[], _T]) -> _T:
+        """Return ``work()``, which asks the engine more than once, within one timeout."""
+        return within(self.settings.timeout, lambda _: work())
 
     # --- Waiting
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep, unless the store closes; what it appends meanwhile is no reason to hurry."""
+        """Sleep; what it appends meanwhile is no reason to hurry. StoreClosedError once the
+        store closes."""
         self._stir.wait_for(lambda: self._closed, seconds)
+        self.check_open()
 
     def napper(self) -> Callable[[float], None]:
         """Return a sleep that ends early when this store appends or closes.
@@ -191,18 +153,25 @@ class Log:
             raise StoreClosedError("the store is closed")
 
     def close(self) -> None:
-        """Refuse new calls, wait for appends in flight, let go of the engine. Idempotent."""
+        """Refuse new calls, wait for appends in flight, let go of the engine, all within the
+        store's timeout. Idempotent."""
         self._commits.refuse_reentry("close")
         with self._close_lock:
-            if self._closed:
-                return
-            self._closed = True
+            if not self._closed:
+                self._closed = True
+                self.in_one_call(self._let_go)
+
+    def _let_go(self) -> None:
+        try:
+            self._stir.stir()
+            if not self._commits.close(time_left(self.settings.timeout)):
+                logger.warning("closed while an append was still waiting for the engine")
+        finally:  # Ctrl-C ends the wait; nobody could close the backend later
             try:
-                self._stir.stir()
-                if not self._commits.close(self.settings.timeout):
-                    logger.warning("closed while an append was still waiting for the engine")
-            finally:  # Ctrl-C ends the wait; nobody could close the backend later
                 self.backend.close()
+            except OSError as error:
+                raise by_the_system(error) from error
+            finally:
                 _open_logs.discard(self)
 
     def after_fork(self) -> None:
@@ -211,15 +180,16 @@ class Log:
         self._begin()
         self.backend.after_fork()
 
-    def report_durability(self) -> None:
-        """Warn of, or refuse, a server that may lose what it acknowledges (G8)."""
+    def durability_risks(self) -> Sequence[str]:
+        """Return how the server may lose what it acknowledges (G8), as far as that is to be
+        told; ConfigurationError where it is to be refused."""
         durability = self.settings.durability
         if durability is Durability.RELAXED:
-            return
-        for risk in self.backend.durability_risks():
-            if durability is Durability.STRICT:
-                raise ConfigurationError(f"durability: strict is asked for, but {risk}")
-            warnings.warn(risk, DurabilityWarning, stacklevel=3)
+            return ()
+        risks = self.backend.durability_risks()
+        if risks and durability is Durability.STRICT:
+            raise ConfigurationError(f"durability: strict is asked for, but {risks[0]}")
+        return risks
 
 
 class _Stir:
@@ -253,23 +223,30 @@ class _Stir:
         return nap
 
 
-def _closed_meanwhile() -> StoreClosedError:
-    return StoreClosedError("the store was closed meanwhile")
-
-
 def _available(answers: Sequence[Answer]) -> Sequence[Answer]:
     """Return ``answers``, or raise the first that tells of an outage, to be tried again."""
     for answer in answers:
         if isinstance(answer, StoreUnavailableError):
+            answer.may_have_written = any(map(_may_be_stored, answers))
             raise answer
     return answers
+
+
+def _may_be_stored(answer: Answer) -> bool:
+    if isinstance(answer, StoreUnavailableError):
+        return answer.may_have_written
+    return not isinstance(answer, Exception)
+
+
+def _settled(answers: Sequence[Answer]) -> Sequence[Answer]:
+    return _available([settled(answer) for answer in answers])
 
 
 def _begin_anew_in_child() -> None:
     for log in list(_open_logs):
         try:
             log.after_fork()
-        except Exception:  # one that fails must not keep the others from beginning anew
+        except Exception:  # noqa: BLE001 - one that fails must not keep the others from beginning anew
             logger.exception("a store could not begin anew after a fork")
 
 

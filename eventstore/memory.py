@@ -21,14 +21,15 @@ from eventstore.commit import (
     Accepted,
     Batch,
     EventKey,
+    Identity,
     LogState,
     Outcome,
     entities_of,
-    keys_of,
     plan,
+    twins_of,
 )
 from eventstore.encoding import Draft
-from eventstore.errors import ConfigurationError, UnsupportedOperationError
+from eventstore.errors import ConfigurationError, LogReplacedError, UnsupportedOperationError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore.url import Settings
@@ -66,12 +67,12 @@ class _MemoryLog:
         """The thread that holds the lock."""
         self.head = 0
         """The highest sequence that is published."""
+        self.dropped = False
         self.records: list[_Record] = []
         """The record with sequence n at n - 1."""
         self.by_entity: defaultdict[Entity, list[_Record]] = defaultdict(list)
         """The record with version n at n - 1."""
-        self.by_key: dict[tuple[str, int], _Record] = {}
-        """By tenant and the id as a number, which hashes in C."""
+        self.by_identity: dict[Identity, _Record] = {}
 
     def add(self, accepted: Accepted) -> None:
         for index, draft in enumerate(accepted.drafts):
@@ -84,12 +85,12 @@ class _MemoryLog:
             )
             self.records.append(record)
             self.by_entity[draft.entity].append(record)
-            self.by_key[draft.tenant_id, draft.event_id.int] = record
+            self.by_identity[draft.identity] = record
 
     def take_back(self) -> None:
         """Remove what was added but not published."""
         for record in self.records[self.head :]:
-            self.by_key.pop((record.draft.tenant_id, record.draft.event_id.int), None)
+            self.by_identity.pop(record.draft.identity, None)
             of_entity = self.by_entity[record.draft.entity]
             while of_entity and of_entity[-1].sequence > self.head:
                 of_entity.pop()
@@ -104,9 +105,9 @@ class _MemoryLog:
             version -= 1
         return version
 
-    def find(self, keys: Iterable[EventKey]) -> list[Event]:
-        head, by_key = self.head, self.by_key
-        found = [by_key.get((tenant_id, event_id.int)) for tenant_id, event_id in keys]
+    def find(self, identities: Iterable[Identity]) -> list[Event]:
+        head, by_identity = self.head, self.by_identity
+        found = [by_identity.get(identity) for identity in identities]
         return [each.event() for each in found if each is not None and each.sequence <= head]
 
     def first_match(self, query: EventQuery, after: int) -> int:
@@ -126,8 +127,9 @@ class MemoryBackend(Backend):
 
     max_group_bytes = 0
 
-    def __init__(self, log: _MemoryLog) -> None:
+    def __init__(self, log: _MemoryLog, namespace: str) -> None:
         self._log = log
+        self._namespace = namespace
 
     @classmethod
     def open(cls, settings: Settings) -> Self:
@@ -135,17 +137,22 @@ class MemoryBackend(Backend):
         key = settings.path, settings.namespace
         if not settings.create and key not in _named_logs:
             raise ConfigurationError(
-                f"create: is false, but there is no log {settings.namespace!r}"
-                f" at {settings.safe_url}"
+                f"{settings.safe_url}: has no log {settings.namespace!r}; make it with"
+                " `eventstore init`, or open it without create=false"
             )
         if not settings.path:
-            return cls(_MemoryLog())
-        return cls(_named_logs.setdefault(key, _MemoryLog()))
+            return cls(_MemoryLog(), settings.namespace)
+        return cls(_named_logs.setdefault(key, _MemoryLog()), settings.namespace)
 
     @classmethod
-    def drop(cls, settings: Settings) -> None:
+    def drop(cls, settings: Settings) -> bool:
         settings.refuse_driver_options()
-        _named_logs.pop((settings.path, settings.namespace), None)
+        log = _named_logs.pop((settings.path, settings.namespace), None)
+        if log is None:
+            return False
+        with log.lock:
+            log.dropped = True
+        return True
 
     def close(self) -> None:
         pass
@@ -175,6 +182,7 @@ class MemoryBackend(Backend):
         with log.lock:
             log.writer = me
             try:
+                self._check_not_dropped()
                 outcomes = self._commit(group)
                 log.head = len(log.records)
             except BaseException:  # Ctrl-C: a batch is stored whole or not at all
@@ -193,9 +201,7 @@ class MemoryBackend(Backend):
                 recorded_at=log.records[-1].recorded_at if log.records else None,
                 now=datetime.now(UTC),
                 versions={entity: log.version(entity) for entity in entities_of(group)},
-                twins={
-                    (event.tenant_id, event.event_id): event for event in log.find(keys_of(group))
-                },
+                twins=twins_of(log.find([each for batch in group for each in batch.identities])),
                 matches=[
                     log.first_match(batch.condition.query, batch.condition.checked_to)
                     if batch.condition
@@ -215,14 +221,23 @@ class MemoryBackend(Backend):
         return [each.event() for each in islice(matches, page.offset, page.offset + page.limit)]
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
-        return self._log.find(keys)
+        return self._log.find(
+            [(tenant, event_id.int.to_bytes(16, "big")) for tenant, event_id in keys]
+        )
 
     def count(self, query: EventQuery) -> int:
         records = self._log.records[: self._log.head]
         return sum(query.takes(each.draft, each.sequence) for each in records)
 
     def head(self) -> int:
+        self._check_not_dropped()
         return self._log.head
+
+    def _check_not_dropped(self) -> None:
+        if self._log.dropped:
+            raise LogReplacedError(
+                f"the log {self._namespace!r} was removed while this store was open: open it anew"
+            )
 
     def version(self, entity: Entity) -> int:
         return self._log.version(entity)

@@ -42,7 +42,7 @@ def checked_name(field: str, value: object, error: Refusal) -> str:
     ):
         return value
     if isinstance(value, Enum):
-        return checked_name(field, value.value, error)
+        value = value.value  # once: it may be a member again, even the same
     if type(value) is not str:
         raise error(
             f"{field}: must be text (or an Enum member with a text value),"
@@ -66,8 +66,12 @@ def checked_tenant(value: object, error: Refusal) -> str:
     return "" if type(value) is str and not value else checked_name("tenant_id", value, error)
 
 
-def checked_names(field: str, value: object, error: Refusal) -> tuple[str, ...]:
-    """Return a collection of names as a tuple; a set in sorted order."""
+def checked_names(
+    field: str, value: object, error: Refusal, *, most: int | None = None
+) -> tuple[str, ...]:
+    """Return a collection of names, at most ``most``, as a tuple; a set in sorted order."""
+    if most is not None:
+        check_count(field, checked_collection(field, value, error), error, most=most)
     if type(value) is tuple:
         for name in value:  # the common case, in place again
             if not (
@@ -94,6 +98,12 @@ def checked_collection(field: str, value: object, error: Refusal) -> Collection[
             f" not {type(value).__name__} {shown(value)}"
         )
     return value
+
+
+def check_count(field: str, value: Collection[object], error: Refusal, *, most: int) -> None:
+    """Raise ``error`` if a collection has more than ``most`` items."""
+    if len(value) > most:
+        raise error(f"{field}: must be at most {most:,}, but are {len(value):,}")
 
 
 def checked_integer(

@@ -13,6 +13,7 @@ from msgspec.structs import force_setattr
 from eventstore.checkpoint import Checkpoint
 from eventstore.errors import InvalidQueryError
 from eventstore.names import (
+    check_count,
     checked_collection,
     checked_integer,
     checked_name,
@@ -28,15 +29,37 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+MAX_ALTERNATIVES: Final = 1_000
+MAX_TAGS: Final = 100
+MAX_EVENT_TYPES: Final = 1_000
+MAX_VALUES: Final = 10_000
+"""In all alternatives together. Engines take only so many parameters in a statement: SQLite
+32,766, PostgreSQL 65,535."""
+
+_MOST: Final = {"event_types": MAX_EVENT_TYPES, "tags": MAX_TAGS}
+_VALUES: Final = (
+    "entity_type",
+    "entity_id",
+    "workflow_id",
+    "tenant_id",
+    "from_sequence",
+    "to_sequence",
+    "from_timestamp",
+    "to_timestamp",
+)
 _SHAPING_DEFAULTS: Final = {"limit": None, "offset": 0, "order_by": "sequence", "ascending": True}
 
 
 class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A filter over the log, with an order and a window. All given fields must match.
 
+    **Mind the bounds**: ``from_sequence`` is *exclusive* ("after": pass the position that was
+    processed, add nothing to it), while ``to_sequence`` and both timestamps are *inclusive*.
+
     None means "not filtered". Raises InvalidQueryError when it is made with a field of the
     wrong type, an empty collection or an empty name, so nothing but values ever reaches a
-    database.
+    database; and with more than 1,000 alternatives, 1,000 event types, 100 tags, or 10,000
+    values in all its alternatives together.
     """
 
     entity_type: str | None = None
@@ -45,11 +68,12 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: str | None = None
     """The empty string asks for events without a tenant."""
     event_types: Collection[str] | None = None
-    """Any of them. Kept as a tuple."""
+    """Any of them, at most 1,000. Kept as a tuple."""
     tags: Collection[str] | None = None
-    """All of them. Kept as a tuple."""
+    """All of them, at most 100. Kept as a tuple."""
     from_sequence: int | None = None
-    """Exclusive: events after it, so that a position can be passed as it is."""
+    """EXCLUSIVE: events *after* it, so that a position can be passed as it is. Who adds 1 to the
+    last sequence that was processed skips an event."""
     to_sequence: int | None = None
     """Inclusive."""
     from_timestamp: datetime | None = None
@@ -57,7 +81,8 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
     to_timestamp: datetime | None = None
     """Inclusive, of ``Event.timestamp``."""
     any_of: Collection[EventQuery] | None = None
-    """Queries of which at least one must match, made of filter fields alone. Kept as a tuple."""
+    """Queries of which at least one must match, made of filter fields alone; at most 1,000. Kept
+    as a tuple."""
     limit: int | None = None
     offset: int = 0
     order_by: Literal["sequence", "timestamp"] = "sequence"
@@ -73,10 +98,10 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
                 keep(self, field, checked_name(field, value, InvalidQueryError))
         if self.tenant_id is not None:
             keep(self, "tenant_id", checked_tenant(self.tenant_id, InvalidQueryError))
-        for field in ("event_types", "tags"):
+        for field, most in _MOST.items():
             value = getattr(self, field)
             if value is not None:
-                names = checked_names(field, value, InvalidQueryError)
+                names = checked_names(field, value, InvalidQueryError, most=most)
                 keep(self, field, _not_empty(field, names))
         for field in ("from_sequence", "to_sequence", "limit"):
             value = getattr(self, field)
@@ -88,6 +113,11 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
                 keep(self, field, checked_time(field, value, InvalidQueryError))
         if self.any_of is not None:
             keep(self, "any_of", _checked_alternatives(self.any_of))
+            if (values := sum(map(_values_in, self.any_of))) > MAX_VALUES:
+                raise InvalidQueryError(
+                    f"any_of: must hold at most {MAX_VALUES:,} values in all alternatives together,"
+                    f" but holds {values:,}"
+                )
         checked_integer("offset", self.offset, InvalidQueryError)
         order_by = self.order_by.value if isinstance(self.order_by, Enum) else self.order_by
         if type(order_by) is not str or order_by not in ("sequence", "timestamp"):
@@ -145,12 +175,12 @@ class AppendCondition(msgspec.Struct, frozen=True):
     after: int | Checkpoint | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.query, EventQuery):
+        if type(self.query) is not EventQuery:
             raise InvalidQueryError(
                 f"condition.query: must be an EventQuery, not {type(self.query).__name__}"
             )
         refuse_shape("condition.query", self.query)
-        if self.after is not None and not isinstance(self.after, Checkpoint):
+        if self.after is not None and type(self.after) is not Checkpoint:
             checked_integer("condition.after", self.after, InvalidQueryError)
 
 
@@ -166,11 +196,22 @@ def _not_empty(field: str, value: tuple[_T, ...]) -> tuple[_T, ...]:
     return value
 
 
+def _values_in(query: EventQuery) -> int:
+    """Return how many values an alternative compares with."""
+    return (
+        sum(getattr(query, field) is not None for field in _VALUES)
+        + len(query.event_types or ())
+        + len(query.tags or ())
+    )
+
+
 def _checked_alternatives(value: object) -> tuple[EventQuery, ...]:
     alternatives = []
-    for index, query in enumerate(checked_collection("any_of", value, InvalidQueryError)):
+    given = checked_collection("any_of", value, InvalidQueryError)
+    check_count("any_of", given, InvalidQueryError, most=MAX_ALTERNATIVES)
+    for index, query in enumerate(given):
         field = f"any_of[{index}]"
-        if not isinstance(query, EventQuery):
+        if type(query) is not EventQuery:
             raise InvalidQueryError(f"{field}: must be an EventQuery, not {type(query).__name__}")
         refuse_shape(field, query)
         if query.any_of is not None:

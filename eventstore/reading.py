@@ -17,6 +17,7 @@ import msgspec
 from eventstore.backend import Backend, PageRequest
 from eventstore.checkpoint import Checkpoint
 from eventstore.commit import position_beyond
+from eventstore.deadline import INSTANT
 from eventstore.encoding import canonical
 from eventstore.errors import CheckpointError, CorruptLogError, InvalidQueryError
 from eventstore.event import Entity, Event
@@ -61,31 +62,41 @@ def stream(open_log: Callable[[], Log], query: EventQuery) -> Iterator[Event]:
     ``open_log`` returns the log or raises StoreClosedError; it is asked before every page.
     """
     after = query.from_sequence or 0
-    up_to = open_log().head()
-    if query.to_sequence is not None:
-        up_to = min(up_to, query.to_sequence)
     page = PageRequest(
         query=query.replace(from_sequence=None, to_sequence=None),
         limit=PAGE,
         offset=query.offset,
         after=after,
-        up_to=up_to,
         order_by=query.order_by,
         ascending=query.ascending,
     )
     whole = page.order_by == "sequence" and not page.offset and filters_nothing(page.query)
-    if query.offset >= up_to - after:
-        return  # more than there is to skip; engines add offset and limit, and might overflow
     left = query.limit
     size = _FIRST_PAGE
-    while page.after < (page.up_to or 0) and left != 0:
+
+    def step() -> list[Event] | None:
+        """Return the next page, or None after the last one. The first step finds the end."""
+        nonlocal page
+        log = open_log()
+        if page.up_to is None:
+            head = log.head()
+            ends = head if query.to_sequence is None else min(head, query.to_sequence)
+            page = msgspec.structs.replace(page, up_to=ends)
+            if query.offset >= ends - after:
+                return None  # more than there is to skip; engines add it to a limit: overflow
+        if page.after >= (page.up_to or 0) or left == 0:
+            return None
         limit = size if left is None else min(size, left)
         request = msgspec.structs.replace(page, limit=limit)
         if whole:
             request = _narrowed(request)
-        events = open_log().page(request)
+        events = log.page(request)
         if whole:
             _check_whole(request, events)
+        return events
+
+    while (events := open_log().in_one_call(step)) is not None:
+        limit = size if left is None else min(size, left)
         is_last = len(events) < limit
         if not is_last:  # before they are handed out, for their payloads may be changed there
             page = _next_page(page, events[-1])
@@ -152,34 +163,48 @@ def read_entity(log: Log, entity: Entity, after_version: int) -> list[Event]:
     query = EventQuery(
         entity_type=entity.entity_type, entity_id=entity.entity_id, tenant_id=entity.tenant_id
     )
-    events: list[Event] = []
-    version = after_version
-    while True:
-        page = PageRequest(query=query, limit=PAGE, above_version=version)
-        found = log.page(page)
-        for event in found:
-            version += 1
-            if event.version != version:
-                raise CorruptLogError(
-                    f"version {version} of {entity.entity_type!r} {entity.entity_id!r} is missing"
-                )
-        events += found
-        if len(found) < PAGE:
-            return events
+
+    def read_it() -> list[Event]:
+        events: list[Event] = []
+        version = after_version
+        while True:
+            found = log.page(PageRequest(query=query, limit=PAGE, above_version=version))
+            for event in found:
+                version += 1
+                if event.version != version:
+                    raise CorruptLogError(
+                        f"version {version} of {entity.entity_type!r} {entity.entity_id!r}"
+                        " is missing"
+                    )
+            events += found
+            if len(found) < PAGE:
+                return events
+
+    return log.in_one_call(read_it)
 
 
 def read_all(log: Log, query: EventQuery) -> list[Event]:
     """Return what matches the filter fields of ``query``, by sequence."""
-    events: list[Event] = []
-    page = PageRequest(query=query, limit=PAGE)
-    while True:
-        found = log.page(page)
-        events += found
-        if len(found) < PAGE:
-            return events
-        page = _next_page(page, found[-1])
-        if page.up_to is None:  # so that a busy tail cannot keep it from ending
-            page = msgspec.structs.replace(page, up_to=log.head())
+
+    def read_them() -> list[Event]:
+        events: list[Event] = []
+        page = PageRequest(query=query, limit=PAGE)
+        while True:
+            found = log.page(page)
+            events += found
+            if len(found) < PAGE:
+                return events
+            page = _next_page(page, found[-1])
+            if page.up_to is None:  # so that a busy tail cannot keep it from ending
+                page = msgspec.structs.replace(page, up_to=log.head())
+
+    return log.in_one_call(read_them)
+
+
+# --- Positions
+#
+# A tenant's view judges them by its own events alone: whether another event, or none, stands
+# somewhere, and how far the log goes, would tell of the other tenants.
 
 
 def read_since(
@@ -187,52 +212,128 @@ def read_since(
 ) -> list[Event]:
     """Return the page after a position, which is verified."""
     checked_integer("limit", limit, InvalidQueryError, least=1)
-    query = in_tenant(_EVERYTHING, tenant_id)
     after = _sequence_of(position, "position")
     if isinstance(position, Checkpoint):
-        verified_position(log, position, "position")
-    page = PageRequest(query=query, after=after, limit=limit)
-    if tenant_id is None:
-        page = msgspec.structs.replace(page, up_to=min(after + limit, MAX_INT64))
-    events = log.page(page)
-    if not events and _head_not_below(log, after, "position") > after and tenant_id is None:
-        events = log.page(page)  # what was appended between the two reads is there now
-        if not events:
-            raise CorruptLogError(f"the event at sequence {after + 1} is missing from the log")
+        _check_log_id(log, position, "position")
+        events = log.in_one_call(lambda: _after_checkpoint(log, position, limit, tenant_id))
+    else:
+        events = log.in_one_call(lambda: _after_number(log, position, limit, tenant_id))
     if tenant_id is None:
         check_dense(events, after + 1)
     return events
 
 
-def verified_position(log: Log, position: int | Checkpoint, what: str) -> int:
+def _after_number(log: Log, after: int, limit: int, tenant_id: str | None) -> list[Event]:
+    page = _page_after(after, limit, tenant_id)
+    events = log.page(page)
+    if not events:
+        _check_not_beyond(log, after, "position", tenant_id)
+        events = _not_missing(log, page)
+    return events
+
+
+def _after_checkpoint(
+    log: Log, checkpoint: Checkpoint, limit: int, tenant_id: str | None
+) -> list[Event]:
+    after = checkpoint.sequence
+    if not after:
+        page = _page_after(0, limit, tenant_id)
+        return page_of_this_log(log, page) or _not_missing(log, page)
+    # The event that it stands at is read too, and compared.
+    page = _page_after(after - 1, min(limit + 1, MAX_INT64), tenant_id)
+    events = page_of_this_log(log, page)
+    if not _stands_first(checkpoint, events):
+        _check_stands(log, checkpoint, "position", tenant_id)
+        events = page_of_this_log(log, page)  # the engine has caught up with itself
+    return events[1:] or _not_missing(log, _page_after(after, limit, tenant_id))
+
+
+def _page_after(after: int, limit: int, tenant_id: str | None) -> PageRequest:
+    page = PageRequest(query=in_tenant(_EVERYTHING, tenant_id), after=after, limit=limit)
+    if tenant_id is None:
+        page = msgspec.structs.replace(page, up_to=min(after + limit, MAX_INT64))
+    return page
+
+
+def _not_missing(log: Log, page: PageRequest) -> list[Event]:
+    """Return a page of the whole log that was empty a moment ago; CorruptLogError if it still
+    is and should not be."""
+    if page.query is not _EVERYTHING or log.head() <= page.after:
+        return []
+    events = log.page(page)  # what was appended between the two reads is there now
+    if not events:
+        raise CorruptLogError(f"the event at sequence {page.after + 1} is missing from the log")
+    return events
+
+
+def page_of_this_log(log: Log, page: PageRequest) -> list[Event]:
+    """Return a page that is surely of the log that was opened; LogReplacedError otherwise."""
+    events = log.page(page)
+    log.head()  # afterwards: had the log been replaced before the page was read, it would tell
+    return events
+
+
+def verified_position(
+    log: Log, position: int | Checkpoint, what: str, tenant_id: str | None
+) -> int:
     """Return the sequence a consumer stands at; CheckpointError if this log was never there
-    or holds another event there (G12)."""
+    or holds another event there (G12).
+
+    Whether it is the log that was opened, the head tells: to be asked afterwards.
+    """
     after = _sequence_of(position, what)
-    if after == 0:
-        if isinstance(position, Checkpoint):
-            _check_log_id(log, position, what)
-        return 0
     if not isinstance(position, Checkpoint):
-        _head_not_below(log, after, what)
+        if after:
+            _check_not_beyond(log, after, what, tenant_id)
         return after
     _check_log_id(log, position, what)
-    page = PageRequest(query=_EVERYTHING, after=after - 1, up_to=after, limit=1)
-    found = log.page(page)
-    if not found:
-        _head_not_below(log, after, what)
-        found = log.page(page)
-        if not found:
-            raise CorruptLogError(f"the event at sequence {after} is missing from the log")
-    if found[0].event_id != position.event_id:
-        raise CheckpointError(
-            f"{what}: another event than {position.event_id} stands at sequence {after}:"
-            " the log lost events after that position was seen, and went on"
-        )
+    if after:
+        _check_stands(log, position, what, tenant_id)
     return after
 
 
+def last_sequence(log: Log, tenant_id: str | None) -> int:
+    """Return the sequence of the last event, in a tenant's view that of its own last one; 0
+    where there is none."""
+    if tenant_id is None:
+        return log.head()
+    found = log.page(PageRequest(query=EventQuery(tenant_id=tenant_id), limit=1, ascending=False))
+    return found[0].sequence if found else 0
+
+
+def _check_stands(log: Log, checkpoint: Checkpoint, what: str, tenant_id: str | None) -> None:
+    """Raise CheckpointError unless the event of ``checkpoint`` stands where it says."""
+    after = checkpoint.sequence
+    page = PageRequest(
+        query=in_tenant(_EVERYTHING, tenant_id), after=after - 1, up_to=after, limit=1
+    )
+    found = log.page(page)
+    if not found:
+        head = log.read(lambda backend: backend.confirmed_head())
+        if tenant_id is None and after > head:
+            raise position_beyond(what, after)
+        found = log.page(page)
+    if not found and tenant_id is None:
+        raise CorruptLogError(f"the event at sequence {after} is missing from the log")
+    if not _stands_first(checkpoint, found):
+        whose = "" if tenant_id is None else f" of the tenant {tenant_id!r}"
+        raise CheckpointError(
+            f"{what}: the event {checkpoint.event_id} does not stand at sequence {after}{whose}:"
+            " the log lost events after that position was seen, and went on; or the checkpoint is"
+            " another consumer's"
+        )
+
+
+def _stands_first(checkpoint: Checkpoint, events: Sequence[Event]) -> bool:
+    return (
+        bool(events)
+        and events[0].sequence == checkpoint.sequence
+        and events[0].event_id == checkpoint.event_id
+    )
+
+
 def _sequence_of(position: object, what: str) -> int:
-    if isinstance(position, Checkpoint):
+    if type(position) is Checkpoint:  # a subclass could say one thing now and another later
         return position.sequence
     return checked_integer(f"{what} (a sequence or a Checkpoint)", position, InvalidQueryError)
 
@@ -244,14 +345,12 @@ def _check_log_id(log: Log, checkpoint: Checkpoint, what: str) -> None:
         )
 
 
-def _head_not_below(log: Log, position: int, what: str) -> int:
-    """Return the head; CheckpointError if ``position`` is beyond it."""
-    head = log.head()
-    if position > head:
+def _check_not_beyond(log: Log, position: int, what: str, tenant_id: str | None) -> None:
+    """Raise CheckpointError if ``position`` is above the last sequence."""
+    if position > last_sequence(log, tenant_id):
         head = log.read(lambda backend: backend.confirmed_head())
-    if position > head:
-        raise position_beyond(what, position)
-    return head
+        if position > (head if tenant_id is None else last_sequence(log, tenant_id)):
+            raise position_beyond(what, position)
 
 
 def wait(
@@ -259,27 +358,42 @@ def wait(
     after: int | Checkpoint,
     timeout: float | None,
     query: EventQuery,
+    tenant_id: str | None,
 ) -> bool:
     """Return True once an event that matches stands after a position, False when time is up.
 
-    ``open_log`` returns the log or raises StoreClosedError; it is asked before every turn.
+    ``open_log`` returns the log or raises StoreClosedError; it is asked before every turn. A
+    turn, the first with the look at the position, is one call for the engine's timeout.
     """
     log = open_log()
-    position = verified_position(log, after, "after")
     everything = filters_nothing(query)
-    deadline = None if timeout is None else monotonic() + min(timeout, TIMEOUT_MAX)
+    end = None if timeout is None else monotonic() + min(timeout, TIMEOUT_MAX)
+    longest = min(_WAIT_TURN, log.settings.timeout / 2)
     nap = log.napper()
-    while True:
+    position = -1
+
+    def turn() -> bool | None:
+        """Return what the wait returns, or None after a while."""
+        nonlocal position
+        log = open_log()
+        if position < 0:
+            position = verified_position(log, after, "after", tenant_id)
+        else:
+            log.read(partial(_wait_a_turn, position, max(seconds_left(), INSTANT), nap))
         head = open_log().head()
         if head > position:
             page = PageRequest(query=query, after=position, up_to=head, limit=1)
             if everything or log.page(page):
                 return True
             position = head
-        turn = _WAIT_TURN if deadline is None else min(_WAIT_TURN, deadline - monotonic())
-        if turn <= 0:
-            return False
-        log.read(partial(_wait_a_turn, position, turn, nap))
+        return None if seconds_left() > 0 else False
+
+    def seconds_left() -> float:
+        return longest if end is None else min(longest, end - monotonic())
+
+    while (answer := log.in_one_call(turn)) is None:
+        pass
+    return answer
 
 
 def _wait_a_turn(

@@ -2,46 +2,67 @@
 
 from __future__ import annotations
 
+import os
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 from eventstore.backend import Backend
-from eventstore.errors import ConfigurationError, MissingDriverError
-from eventstore.log import Log, logger
+from eventstore.deadline import within
+from eventstore.errors import (
+    ConfigurationError,
+    DurabilityWarning,
+    MissingDriverError,
+    UnsupportedOperationError,
+)
+from eventstore.log import Log
+from eventstore.retrying import by_the_system, keep_trying, logger
 from eventstore.store import EventStore
-from eventstore.url import Settings, redacted, split_url
+from eventstore.url import Settings, split_url
 
 GROUP: Final = "eventstore.adapters"
+URL_VARIABLE: Final = "EVENTSTORE_URL"
+"""The environment variable that names the log where no URL is given."""
 
 _DRIVERS: Final = {
-    "psycopg": "postgres",
-    "psycopg_pool": "postgres",
-    "redis": "redis",
-    "fakeredis": "testing",
-    "pymongo": "mongodb",
-    "bson": "mongodb",
-    "mongomock": "testing",
+    "psycopg": ("psycopg", "postgres"),
+    "redis": ("redis", "redis"),
+    "fakeredis": ("fakeredis", "testing"),
+    "pymongo": ("pymongo", "mongodb"),
+    "bson": ("pymongo", "mongodb"),
+    "mongomock": ("mongomock", "testing"),
 }
-"""Which extra of this distribution installs a driver."""
+"""For a module the distribution that holds it, and which extra of this one installs that."""
 
 
-def open_store(url: str, **options: Any) -> EventStore:
-    """Open the log that ``url`` names, creating it where it is not there.
+def open_store(url: str | None = None, **options: Any) -> EventStore:
+    """Open the log that ``url`` names, creating it where it is not there. Without a URL that in
+    the environment variable ``EVENTSTORE_URL`` counts.
 
     Options go into the query string or are given as keywords, which win: ``namespace``
     ("eventstore"), ``create`` (True), ``durability`` ("standard", "strict" or "relaxed"),
-    ``timeout`` (10.0 seconds to wait for the engine, a lock or a pool slot), ``retries`` (10),
-    and the adapter's and the driver's own.
+    ``timeout`` (10.0 seconds: how long this call, and each one of the store, waits for the
+    engine), ``retries`` (how often it tries again within that; as often as it can), and the
+    adapter's and the driver's own.
 
     Raises ConfigurationError for a URL or an option that is not as it must be,
     MissingDriverError where the driver is not installed, StoreUnavailableError where the
-    engine does not answer. Emits DurabilityWarning where the server may lose what it
-    acknowledges.
+    engine does not answer within ``timeout``. Emits DurabilityWarning where the server may
+    lose what it acknowledges.
     """
+    if url is None and not (url := os.environ.get(URL_VARIABLE)):
+        raise ConfigurationError(
+            f"url: give one, such as sqlite:///orders.db, or set {URL_VARIABLE}"
+        )
     adapter, settings = _resolve(url, options)
-    log = Log(adapter.open(settings), settings)
+    log, risks = keep_trying(partial(_open, adapter, settings), settings, time.sleep)
     try:
-        log.report_durability()
+        for risk in risks:
+            warnings.warn(risk, DurabilityWarning, stacklevel=2)
     except BaseException:
         log.close()
         raise
@@ -49,50 +70,99 @@ def open_store(url: str, **options: Any) -> EventStore:
     return EventStore(log)
 
 
-def drop_namespace(url: str, **options: Any) -> None:
-    """Remove the log that ``url`` names, with every event in it. There is no way back.
+def _open(adapter: type[Backend], settings: Settings, _: float) -> tuple[Log, Sequence[str]]:
+    log = Log(adapter.open(settings), settings)
+    try:
+        return log, log.durability_risks()
+    except BaseException:
+        log.close()
+        raise
 
-    Takes the same options as ``open_store`` and raises the same errors. A log that does not
-    exist is no error.
+
+def drop_namespace(url: str, **options: Any) -> bool:
+    """Remove the log that ``url`` names, with every event in it, and return whether there was
+    one. There is no way back.
+
+    Takes the same options as ``open_store`` and raises the same errors.
     """
     adapter, settings = _resolve(url, options)
-    adapter.drop(settings)
+    with _errors_of_the_system():
+        was_there = within(settings.timeout, lambda _: adapter.drop(settings))
     logger.debug("dropped %s", settings.safe_url)
+    return was_there
 
 
-def schema_ddl(url: str, **options: Any) -> str:
+def settings_of(url: str, **options: Any) -> Settings:
+    """Return a URL and its options taken apart, as ``open_store`` would. Nothing is connected to.
+
+    Raises ConfigurationError.
+    """
+    return _resolve(url, options)[1]
+
+
+def schema_ddl(url: str, *, strict: bool = False, **options: Any) -> str:
     """Return the statements that create the log that ``url`` names, to be run by hand before it
     is opened with ``create=False``. Nothing is connected to.
 
-    Raises ConfigurationError, and UnsupportedOperationError where there is no such schema.
+    ``strict``: for a log that is appended to by functions alone, with the rights of a role that
+    cannot log in. Raises ConfigurationError, and UnsupportedOperationError where there is no such
+    schema.
     """
-    adapter, settings = _resolve(url, options)
+    adapter, settings = _resolve(url, options | {"strict": True} if strict else options)
+    if strict and "strict" not in adapter.options:
+        raise UnsupportedOperationError(f"strict: {settings.scheme}:// has no stricter schema")
     return adapter.schema_ddl(settings)
 
 
 def _resolve(url: str, options: dict[str, Any]) -> tuple[type[Backend], Settings]:
     scheme, _, _ = split_url(url)
-    found = entry_points(group=GROUP)
-    named = [entry for entry in found if entry.name == scheme]
-    if not named:
-        known = ", ".join(sorted(f"{name}://" for name in found.names))
-        raise ConfigurationError(
-            f"url: no adapter for {scheme}:// in {redacted(url)!r}; installed are {known}"
-        )
-    adapter = _load(named[0])
+    with _errors_of_the_system():
+        found = entry_points(group=GROUP)
+        named = [entry for entry in found if entry.name == scheme]
+        if not named:
+            known = ", ".join(sorted(f"{name}://" for name in found.names))
+            engine, plus, _ = scheme.partition("+")
+            hint = (
+                f"; write {engine}:// alone (a driver in the scheme is SQLAlchemy's form)"
+                if plus and engine in found.names
+                else ""
+            )
+            raise ConfigurationError(
+                f"url: no adapter for {scheme:.40}://{hint}; installed are {known}"
+            )
+        if len(named) > 1:
+            raise ConfigurationError(
+                f"url: {scheme}:// is registered by several distributions,"
+                f" {' and '.join(sorted(map(_origin, named)))}: uninstall all but one"
+            )
+        adapter = _load(named[0])
     return adapter, Settings.parse(url, options, adapter.options)
+
+
+def _origin(entry: EntryPoint) -> str:
+    return f"{entry.dist.name!r} ({entry.value})" if entry.dist else entry.value
+
+
+@contextmanager
+def _errors_of_the_system() -> Iterator[None]:
+    """Raise what the operating system refuses (a file, a socket) as errors of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise by_the_system(error) from error
 
 
 def _load(entry: EntryPoint) -> type[Backend]:
     try:
         adapter = entry.load()
     except ModuleNotFoundError as error:
-        driver = (error.name or "").partition(".")[0]
-        if driver not in _DRIVERS:
+        module = (error.name or "").partition(".")[0]
+        if module not in _DRIVERS:
             raise
+        driver, extra = _DRIVERS[module]
         raise MissingDriverError(
             f"{entry.name}:// needs the driver {driver!r}:"
-            f" pip install 'eventstore-toolkit[{_DRIVERS[driver]}]'"
+            f" pip install 'eventstore-toolkit[{extra}]'"
         ) from error
     if not (isinstance(adapter, type) and issubclass(adapter, Backend)):
         raise ConfigurationError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 from uuid import UUID
 
 from eventstore import appending, reading
@@ -21,6 +21,8 @@ from eventstore.names import checked_integer, checked_name, checked_tenant, show
 from eventstore.query import AppendCondition, EventQuery, refuse_shape
 from eventstore.result import AppendResult
 from eventstore.versions import ExpectedVersion
+
+_FACTS_FOR_TENANTS: Final = ("backend", "server", "durability")
 
 
 class EventStore:
@@ -80,7 +82,7 @@ class EventStore:
         """
         given = _events(events)
         batch = appending.batch_of(given, expected_version, self._tenant_id)
-        if condition is not None and not isinstance(condition, AppendCondition):
+        if condition is not None and type(condition) is not AppendCondition:
             raise InvalidQueryError(
                 f"condition: must be an AppendCondition, not {type(condition).__name__}"
             )
@@ -152,9 +154,7 @@ class EventStore:
     def get_current_sequence(self) -> int:
         """Return the head: the highest sequence, 0 when empty. In a tenant's view that of the
         tenant's own last event."""
-        if self._tenant_id is None:
-            return self._open_log().head()
-        return self.checkpoint().sequence
+        return reading.last_sequence(self._open_log(), self._tenant_id)
 
     def get_current_version(self, entity_type: str, entity_id: str, *, tenant_id: str = "") -> int:
         """Return an entity's version, 0 where it has no events."""
@@ -197,7 +197,7 @@ class EventStore:
         refuse_shape("query", checked)
         if timeout is not None and not (type(timeout) in (int, float) and timeout >= 0):
             raise InvalidQueryError(f"timeout: must be None or seconds ≥ 0, not {shown(timeout)}")
-        return reading.wait(self._open_log, after, timeout, checked)
+        return reading.wait(self._open_log, after, timeout, checked, self._tenant_id)
 
     def checkpoint(self, event: Event | None = None) -> Checkpoint:
         """Return where a consumer that has processed ``event`` stands; without one, the head
@@ -205,11 +205,11 @@ class EventStore:
         log = self._open_log()
         if event is None:
             page = PageRequest(query=self._query(None), limit=1, ascending=False)
-            found = log.page(page)
+            found = log.in_one_call(lambda: reading.page_of_this_log(log, page))
             if not found:
                 return Checkpoint(log.backend.log_id, 0, None)
             event = found[0]
-        elif not isinstance(event, Event) or event.sequence == 0:
+        elif type(event) is not Event or event.sequence == 0:
             raise InvalidEventError("event: must be a recorded event (one that has a sequence)")
         elif self._tenant_id not in (None, event.tenant_id):
             raise InvalidEventError(
@@ -260,8 +260,11 @@ class EventStore:
 
     def info(self) -> Mapping[str, str | int]:
         """Return facts for people: ``backend``, ``server``, ``durability``, and ``size_bytes``
-        where it is cheap to know."""
-        return self._open_log().read(lambda backend: backend.info())
+        where it is cheap to know. A tenant's view leaves out all that tells of others."""
+        facts = self._open_log().read(lambda backend: backend.info())
+        if self._tenant_id is None:
+            return facts
+        return {name: facts[name] for name in _FACTS_FOR_TENANTS if name in facts}
 
     def __repr__(self) -> str:
         tenant = "" if self._tenant_id is None else f" tenant {self._tenant_id!r}"
@@ -278,7 +281,7 @@ class EventStore:
     def _query(self, query: EventQuery | None) -> EventQuery:
         if query is None:
             query = EventQuery()
-        elif not isinstance(query, EventQuery):
+        elif type(query) is not EventQuery:  # a subclass could name one tenant and match another
             raise InvalidQueryError(f"query: must be an EventQuery, not {type(query).__name__}")
         return reading.in_tenant(query, self._tenant_id)
 

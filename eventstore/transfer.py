@@ -6,18 +6,17 @@ held is one batch, or a window of small ones.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from itertools import groupby
-from typing import Any, Final, NamedTuple, TypeVar
-from uuid import UUID
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from eventstore.appending import batch_of, result_of
-from eventstore.commit import Batch, EventKey, Repeated, judge_repeat
+from eventstore.commit import Batch, Identity, Repeated, judge_repeat, twins_of
 from eventstore.errors import EventStoreError, InvalidEventError
-from eventstore.event import Event
+from eventstore.event import Event, ExportedEvent
 from eventstore.log import Log
 from eventstore.result import AppendResult
 from eventstore.store import EventStore
@@ -29,7 +28,20 @@ _Settled = AppendResult | EventStoreError
 _WINDOW_BYTES: Final = 1_000_000
 """Batches share a commit up to this weight (``Batch.weight``), some 1,500 small events."""
 
+MAX_LINE_BYTES: Final = 64_000_000
+"""A line of an import may be so long."""
+
+_PIECE_BYTES: Final = 1 << 16
+"""Of a line that is read at once."""
+
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+class LineReader(Protocol):
+    """What lines are read from: a file opened in binary mode, for one."""
+
+    def readline(self, size: int, /) -> bytes:
+        """Return the rest of the line, or ``size`` bytes of it; nothing at the end."""
 
 
 class ImportedLine(NamedTuple):
@@ -59,9 +71,12 @@ def append_in_order(
 
 
 def import_lines(
-    store: EventStore, lines: Iterable[bytes], *, new_ids: bool = False
+    store: EventStore, lines: LineReader | Iterable[bytes], *, new_ids: bool = False
 ) -> Iterator[ImportedLine]:
     """Append JSON lines in their order and yield what became of each that is not blank.
+
+    ``lines`` is a file opened in binary mode, of which no more than ``MAX_LINE_BYTES`` of a line
+    are held, or the lines themselves.
 
     A line that is refused is told only after all before it are stored, and none after it is
     stored before the next result is asked for: whoever stops there has stored no more.
@@ -80,7 +95,7 @@ def export_lines(events: Iterable[Event]) -> Iterator[bytes]:
         yield from _line(map(encode, batch))
 
 
-def parse_line(line: bytes | str, *, new_ids: bool = False) -> list[Event]:
+def parse_line(line: bytes | bytearray | str, *, new_ids: bool = False) -> list[Event]:
     """Return the events of one line, an event or ``{"batch": [...]}``.
 
     Raises InvalidEventError with the reason where it is neither. Names and payloads are
@@ -92,15 +107,54 @@ def parse_line(line: bytes | str, *, new_ids: bool = False) -> list[Event]:
         else:
             parsed = _decode_batch(line).batch
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = str(error)
-        if reason == "Input data was truncated":
-            reason = "JSON ends too early, or a text in half a surrogate pair"
-        raise InvalidEventError(reason) from error
+        raise InvalidEventError(_foreign(line) or _plain(error)) from error
     except RecursionError as error:
         raise InvalidEventError("is nested too deep") from error
     if not parsed:
         raise InvalidEventError("batch: must not be empty")
-    return [event.as_event(new_ids=new_ids) for event in parsed]
+    return [_new_event(fields, new_ids=new_ids) for fields in parsed]
+
+
+def _foreign(line: bytes | bytearray | str) -> str | None:
+    """Return what a line is, where it is no text in UTF-8 at all."""
+    if isinstance(line, str):
+        return None
+    if line.startswith(b"\x1f\x8b"):
+        return "is compressed by gzip; decompress it first, or name the file *.gz"
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "is text in UTF-16; it must be in UTF-8"
+    begins_like_json = line.lstrip()[:1] in (b"{", b"[")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        if begins_like_json:
+            return (
+                f"is text in another encoding than UTF-8"
+                f" (its byte {error.start + 1} is 0x{line[error.start]:02x})"
+            )
+        return "is binary data, not JSON"
+    if "\0" in text and not begins_like_json:
+        return "is binary data, not JSON"
+    return None
+
+
+def _plain(error: Exception) -> str:
+    reason = str(error)
+    if reason == "Input data was truncated":
+        return "JSON ends too early, or a text in half a surrogate pair"
+    return reason
+
+
+def _new_event(fields: ExportedEvent, *, new_ids: bool) -> Event:
+    """Return an event to be appended: what another log assigned is for readers."""
+    if fields.event_id is msgspec.UNSET and not new_ids:
+        raise InvalidEventError(
+            "event_id: is missing; it tells a second run what is stored already"
+        )
+    given = fields.given()
+    for assigned in ("sequence", "version", "batch_sequence", "recorded_at"):
+        del given[assigned]
+    return Event(**given)
 
 
 def _line(events: Iterator[bytes]) -> Iterator[bytes]:
@@ -114,52 +168,8 @@ def _line(events: Iterator[bytes]) -> Iterator[bytes]:
     yield b"]}\n"
 
 
-class _LineEvent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """An event as a line gives it."""
-
-    event_type: str
-    entity_type: str
-    entity_id: str
-    data: dict[str, Any] = {}
-    event_id: UUID | None = None
-    workflow_id: str | None = None
-    tenant_id: str = ""
-    tags: tuple[str, ...] = ()
-    metadata: dict[str, Any] = {}
-    schema_version: int = 1
-    timestamp: datetime | None = None
-    # For people who read an export; this log assigns its own.
-    sequence: int = 0
-    version: int = 0
-    batch_sequence: int = 0
-    recorded_at: datetime | None = None
-
-    def as_event(self, *, new_ids: bool) -> Event:
-        given: dict[str, Any] = {}
-        if self.event_id is not None:
-            given["event_id"] = self.event_id
-        elif not new_ids:
-            raise InvalidEventError(
-                "event_id: is missing; it tells a second run what is stored already"
-            )
-        if self.timestamp is not None:
-            given["timestamp"] = self.timestamp
-        return Event(
-            event_type=self.event_type,
-            entity_type=self.entity_type,
-            entity_id=self.entity_id,
-            data=self.data,
-            workflow_id=self.workflow_id,
-            tenant_id=self.tenant_id,
-            tags=self.tags,
-            metadata=self.metadata,
-            schema_version=self.schema_version,
-            **given,
-        )
-
-
 class _LineBatch(msgspec.Struct, forbid_unknown_fields=True):
-    batch: list[_LineEvent]
+    batch: list[ExportedEvent]
 
 
 class _Probe(msgspec.Struct):
@@ -167,20 +177,24 @@ class _Probe(msgspec.Struct):
 
 
 _decode_probe = msgspec.json.Decoder(_Probe).decode
-_decode_event = msgspec.json.Decoder(_LineEvent).decode
+_decode_event = msgspec.json.Decoder(ExportedEvent).decode
 _decode_batch = msgspec.json.Decoder(_LineBatch).decode
 
 
 def _read(
-    lines: Iterable[bytes], new_ids: bool
+    lines: LineReader | Iterable[bytes], new_ids: bool
 ) -> Iterator[tuple[int, Sequence[Event] | EventStoreError]]:
     """Yield each line's number, with its events or what is wrong with it."""
-    for number, line in enumerate(lines, start=1):
-        text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
-        if text.isspace() or not text:
+    for number, line in enumerate(_lines(lines), start=1):
+        if isinstance(line, InvalidEventError):
+            yield number, line
+            continue
+        if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+            line = line[len(_BYTE_ORDER_MARK) :]  # noqa: PLW2901 - the line without its mark
+        if line.isspace() or not line:
             continue
         try:
-            yield number, parse_line(text, new_ids=new_ids)
+            parsed = parse_line(line, new_ids=new_ids)
         except InvalidEventError as error:
             if line.endswith(b"\n") or isinstance(error.__cause__, msgspec.ValidationError):
                 yield number, error
@@ -189,6 +203,39 @@ def _read(
                     number,
                     InvalidEventError(f"the input ends in the middle of this line ({error})"),
                 )
+            continue
+        if isinstance(line, bytearray):
+            line.clear()  # a long one: not to be held beside what was made of it
+        yield number, parsed
+        del parsed
+
+
+def _lines(
+    given: LineReader | Iterable[bytes],
+) -> Iterator[bytes | bytearray | InvalidEventError]:
+    """Yield the lines, and an error in place of each that is too long."""
+    too_long = f"is longer than {MAX_LINE_BYTES // 1_000_000} MB; make smaller batches of it"
+    if isinstance(given, Iterable) and not hasattr(given, "readline"):
+        for line in given:
+            yield line if len(line) <= MAX_LINE_BYTES else InvalidEventError(too_long)
+        return
+    readline = given.readline
+    while line := readline(_PIECE_BYTES):
+        if len(line) < _PIECE_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        piece, whole = line, bytearray(line)  # it grows in place, where joined pieces need double
+        while not piece.endswith(b"\n") and len(whole) <= MAX_LINE_BYTES:
+            if not (piece := readline(_PIECE_BYTES)):
+                break
+            whole += piece
+        if len(whole) <= MAX_LINE_BYTES:
+            yield whole
+            continue
+        yield InvalidEventError(_foreign(whole[:1000]) or too_long)
+        whole.clear()
+        while piece and not piece.endswith(b"\n"):
+            piece = readline(_PIECE_BYTES)
 
 
 def _settle(
@@ -197,22 +244,26 @@ def _settle(
     """Yield every label in order, with what became of its batch."""
     log = store._open_log()
     window: list[tuple[_T, Batch]] = []
-    keys: set[EventKey] = set()
+    keys: set[Identity] = set()
     weight = 0
     for label, events in given:
         batch = _checked(store, events)
+        del events  # what is encoded need not be held twice while it is written
         if isinstance(batch, Batch):
             weight += batch.weight
-            if weight <= _WINDOW_BYTES and keys.isdisjoint(batch.keys):
-                keys.update(batch.keys)
+            if weight <= _WINDOW_BYTES and keys.isdisjoint(batch.identities):
+                keys.update(batch.identities)
                 window.append((label, batch))
                 continue
         yield from _commit(log, window)
-        if isinstance(batch, Batch):
-            window, keys, weight = [(label, batch)], set(batch.keys), batch.weight
-        else:
-            window, keys, weight = [], set(), 0
+        window, keys, weight = [], set(), 0
+        if not isinstance(batch, Batch):
             yield label, batch
+        elif batch.weight > _WINDOW_BYTES:  # and gone before the next one is read
+            yield from _commit(log, [(label, batch)])
+        else:
+            window, keys, weight = [(label, batch)], set(batch.identities), batch.weight
+        del batch
     yield from _commit(log, window)
 
 
@@ -236,7 +287,7 @@ def _commit(log: Log, window: Sequence[tuple[_T, Batch]]) -> Iterator[tuple[_T, 
     if not keys:
         return
     found = log.read(lambda backend: backend.find(keys))
-    twins = {(event.tenant_id, event.event_id): event for event in found}
+    twins = twins_of(found)
     ready: list[tuple[_T, Batch | Repeated]] = []
     for label, batch in window:
         verdict = judge_repeat(batch, twins)

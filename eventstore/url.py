@@ -16,11 +16,11 @@ from eventstore.names import shown
 _Choice = TypeVar("_Choice", bound=Enum)
 
 _SCHEME: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
-_HOSTS: Final = re.compile(r"((\[[^\]]*\]|[^:/,]*)(:[0-9]*)?(,|(?=/|$)))*(/|$)")
-"""A location that begins with hosts and ports, not with a user's name and password."""
 _NAMESPACE: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
+_OPTION_NAME: Final = re.compile(r"[a-z_][a-z0-9_.-]{0,59}", re.ASCII | re.IGNORECASE)
 _SECRET_OPTION: Final = re.compile(
-    r"(?i)pass|pwd|secret|token|credential|scram|authmechanismproperties"
+    r"pass|pwd|secret|token|credential|scram|authmechanismproperties|private|api_?key|conninfo",
+    re.IGNORECASE,
 )
 _TRUE: Final = ("true", "1", "yes", "on")
 _FALSE: Final = ("false", "0", "no", "off")
@@ -50,8 +50,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability = Durability.STANDARD
     timeout: float = 10.0
     """Seconds to wait for the engine, a lock or a pool slot."""
-    retries: int = 10
-    """How often to try again, within ``timeout``, what an outage interrupted."""
+    retries: int = 1_000_000
+    """How often to try again, within ``timeout``, what an outage interrupted; unless given,
+    ``timeout`` alone ends it."""
     own_options: dict[str, Any] = {}
     """Those of the adapter's own options (``Backend.options``) that are given; check them with
     ``as_flag``, ``as_number`` and the like."""
@@ -70,7 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         given: dict[str, Any] = {}
         for name, value in query:
             if name in given:
-                raise ConfigurationError(f"{name}: is given twice in the URL")
+                known = name if _OPTION_NAME.fullmatch(name) else "url: an option"
+                raise ConfigurationError(f"{known}: is given twice in the URL")
             given[name] = value
         given.update(options)
         own = {name: given.pop(name) for name in own_options if name in given}
@@ -102,21 +104,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def safe_url(self) -> str:
         """The URL as it may be shown: no password, nor any option that looks like one."""
-        options = {
-            name: "***" if _SECRET_OPTION.search(name) else value
-            for name, value in (self.own_options | self.driver_options).items()
-        }
+        options: dict[str, Any] = self.own_options | self.driver_options
         if self.namespace != "eventstore":
             options = {"namespace": self.namespace, **options}
-        query = urlencode(options, safe="*/,:")
-        shown = _redact_userinfo(self.location)
-        return f"{self.scheme}://{shown}" + (f"?{query}" if query else "")
+        return _safe(self.scheme, self.location, options)
 
     def refuse_driver_options(self) -> None:
         """Raise ConfigurationError if any option is left that nobody knows."""
         for name in self.driver_options:
+            # What is no name may be the rest of a password with a '&' in it.
+            known = name if _OPTION_NAME.fullmatch(name) else "url: an option of its query string"
             raise ConfigurationError(
-                f"{name}: {self.scheme}:// knows no such option; it takes namespace, create,"
+                f"{known}: {self.scheme}:// knows no such option; it takes namespace, create,"
                 f" durability, timeout, retries"
                 + "".join(f", {own}" for own in sorted(self.known_options))
             )
@@ -133,53 +132,76 @@ def split_url(url: str) -> tuple[str, str, list[tuple[str, str]]]:
     """Return scheme, location and query parameters; ConfigurationError where there are none."""
     if type(url) is not str:
         raise ConfigurationError(f"url: must be text, not {type(url).__name__}")
+    # No message shows a part of what cannot be taken apart, for any may be of a password; nor
+    # does a cause, which quotes it.
     match = _SCHEME.match(url)
     if match is None:
         raise ConfigurationError(
-            f"url: {redacted(url)!r:.200} has no scheme;"
-            " it looks like sqlite:///orders.db or postgresql://user@host/database"
+            "url: it has no scheme; one looks like sqlite:///orders.db or"
+            " postgresql://user@host/database"
         )
+    scheme = match.group(1).lower()
     if "#" in url:
-        raise ConfigurationError("url: write '#' as %23")
-    rest = url[match.end() :]
-    location, _, query = rest.partition("?")
+        raise ConfigurationError(f"url: write '#' as %23 after {scheme}://")
+    location, _, query = url[match.end() :].partition("?")
     try:
         parameters = parse_qsl(
             query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query)
         )
     except ValueError:
-        # Without the cause, which shows what may be the rest of a password with a '?' in it.
         raise ConfigurationError(
-            f"url: its query string must be name=value pairs joined by '&', in {redacted(url)!r};"
-            " write '?' in a password as %3F"
+            f"url: the query string after {scheme}:// must be name=value pairs joined by '&';"
+            " write '?' as %3F and '&' as %26 in a password"
         ) from None
-    if "@" in query and "@" not in location and not _HOSTS.match(location):
+    if "@" in query and "@" not in location and not _is_hosts(location):
         raise ConfigurationError(
-            f"url: write '?' in a user name or password as %3F, in {redacted(url)!r}"
+            f"url: write '?' as %3F in a user name or password after {scheme}://"
         )
-    return match.group(1).lower(), location, parameters
+    return scheme, location, parameters
+
+
+def _is_hosts(location: str) -> bool:
+    """Return whether a location begins with hosts and ports, not with a user and a password."""
+    for each in location.partition("/")[0].split(","):
+        host, bracket, port = each.rpartition("]")
+        if not bracket:
+            host, _, port = each.partition(":")
+        elif host[:1] != "[" or port[:1] not in ("", ":"):
+            return False
+        if not re.fullmatch(r":?[0-9]*", port, re.ASCII):
+            return False
+    return True
 
 
 def redacted(url: str) -> str:
-    """Return a URL, well-formed or not, with whatever may be a password replaced by ``***``."""
-    scheme = _SCHEME.match(url)
-    start = scheme.end() if scheme else 0
-    shown = re.sub(
-        r"([?&])([^=&]*)=([^&]*)",
-        lambda m: (
-            m.group(1)
-            + m.group(2)
-            + "="
-            + ("***" if _SECRET_OPTION.search(m.group(2)) else m.group(3))
-        ),
-        _redact_userinfo(url[start:]),
-    )
-    return url[:start] + shown
+    """Return a URL as it may be shown; of one that cannot be taken apart its scheme alone."""
+    try:
+        scheme, location, parameters = split_url(url)
+    except ConfigurationError:
+        match = _SCHEME.match(url)
+        return f"{match.group(1)}://***" if match else "***"
+    return _safe(scheme, location, dict(parameters))
 
 
-def _redact_userinfo(location: str) -> str:
-    # Greedy up to the last '@': a password with '@', '/' or '?' in it is hidden whole.
-    return re.sub(r"^([^:@]*):.*@", r"\1:***@", location, flags=re.DOTALL)
+def _safe(scheme: str, location: str, options: Mapping[str, Any]) -> str:
+    """Return a URL made of its parts, without what is, or may be, a secret."""
+    # Up to the last '@', so that a password is hidden whole that holds '@' or '/' itself.
+    user, at, place = location.rpartition("@")
+    if ":" in user:
+        user = user.partition(":")[0] + ":***"
+    shown = {
+        name: (
+            "***"
+            if _SECRET_OPTION.search(name)
+            else value
+            if isinstance(value, (str, int, float))
+            else type(value).__name__  # the caller's own client, whose repr may tell anything
+        )
+        for name, value in options.items()
+        if _OPTION_NAME.fullmatch(name)
+    }
+    query = urlencode(shown, safe="*/,:")
+    return f"{scheme}://{user}{at}{place}" + (f"?{query}" if query else "")
 
 
 def checked_namespace(value: object) -> str:

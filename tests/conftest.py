@@ -17,6 +17,7 @@ from contextlib import ExitStack
 import hypothesis
 import pytest
 from harnesses import harness_of
+from secrets_scan import SecretsScan
 
 from eventstore.testing.backends import BACKENDS, BackendUnderTest, selected_backends
 from eventstore.testing.conformance import Harness
@@ -45,6 +46,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_versions] = {}
+    scan = SecretsScan()
+    config.pluginmanager.register(scan, "secrets-scan")
+    watching = ExitStack()
+    watching.enter_context(scan.watching())
+    config.add_cleanup(watching.close)
     # A shell starts background jobs with SIGINT ignored, and what tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Processes that tests spawn find their functions in tests.…; at the end of the path, so that

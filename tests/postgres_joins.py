@@ -15,16 +15,18 @@ class PostgresJoins(Joins):
     """Connections that begin transactions by themselves, set up as unlike the store's own as
     can be."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, path: str = "pg_temp, public, pg_catalog") -> None:
         self._url = url
+        self._path = path
 
     @contextmanager
     def connect(self, namespace: str) -> Iterator[psycopg.Connection[Any]]:
         with self._open(self._url, row_factory=psycopg.rows.dict_row) as connection:
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS public.notes (namespace text, note text)"
+                "CREATE TABLE IF NOT EXISTS"
+                " public.notes (namespace pg_catalog.text, note pg_catalog.text)"
             )
-            connection.execute("SET search_path = pg_temp, public, pg_catalog")
+            connection.execute(f"SET search_path = {self._path}")
             connection.execute("SET TimeZone = 'America/St_Johns'")
             connection.execute("SET DateStyle = 'German'")
             connection.execute(f"SET notes.namespace = {namespace}")
@@ -48,7 +50,7 @@ class PostgresJoins(Joins):
 
     def begin_with_snapshot(self, connection: psycopg.Connection[Any]) -> bool:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        connection.execute("SELECT count(*) FROM public.notes")
+        connection.execute("SELECT FROM public.notes")
         return True
 
     def commit(self, connection: psycopg.Connection[Any]) -> None:
@@ -59,12 +61,14 @@ class PostgresJoins(Joins):
 
     def write_note(self, connection: psycopg.Connection[Any], note: str) -> None:
         connection.execute(
-            "INSERT INTO public.notes VALUES (current_setting('notes.namespace'), %s)", (note,)
+            "INSERT INTO public.notes VALUES (pg_catalog.current_setting('notes.namespace'), %s)",
+            (note,),
         )
 
     def notes(self, connection: psycopg.Connection[Any]) -> list[str]:
         rows = connection.execute(
-            "SELECT note FROM public.notes WHERE namespace = current_setting('notes.namespace')"
+            "SELECT note FROM public.notes WHERE namespace"
+            " OPERATOR(pg_catalog.=) pg_catalog.current_setting('notes.namespace')"
         ).fetchall()
         connection.commit()
         return [row["note"] for row in rows]
@@ -89,7 +93,7 @@ class PostgresJoins(Joins):
     def _failed(self) -> Iterator[psycopg.Connection[Any]]:
         with self._open(self._url) as connection:
             try:
-                connection.execute("SELECT 1 / 0")
+                connection.execute("SELECT no.such_function()")
             except psycopg.Error:
                 yield connection
 

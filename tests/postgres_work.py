@@ -9,6 +9,7 @@ from multiprocessing.synchronize import Event as Flag
 from typing import Any, Final
 
 import psycopg
+from secrets_scan import a_password
 
 from eventstore import Event, EventStoreError, open_store
 from eventstore.commit import Batch, LogState
@@ -32,7 +33,7 @@ def wait_until(holds: Callable[[], object], what: str) -> None:
         time.sleep(0.002)
 
 
-def url_as(server: PostgresServer, role: str, password: str = "secret") -> str:
+def url_as(server: PostgresServer, role: str, password: str = a_password()) -> str:
     """Return the server's URL for another role."""
     return f"postgresql://{role}:{password}@127.0.0.1:{server.port}/postgres"
 

@@ -11,6 +11,19 @@ ranges begin only at such numbers.
 And whatever is read *after* the tail (ids, versions, conditions) still holds when the insert
 succeeds: nothing was appended in between. Read before the tail, a commit in between would go
 unnoticed.
+
+The chain is cut where the database is put back to an older copy, or the log is made anew, while
+an insert is under way: it would leave a gap, or land in another log. No server checks that at the
+moment of the insert. So a tail is trusted for a moment only; and where an insert ended later than
+that, it is looked whether the link before it still stands, known by its token, and if not the
+insert is taken back. Nobody has passed it: readers refuse a gap, and so do appenders beneath the
+tail.
+
+A commit in parts is the same: its parts are written first, and confirmed as durably, then the one
+document whose ``_id`` is the compare-and-set, which names them by its random token. Before it
+stands nobody takes them for events; once it stands, all of them have stood before. If it never
+does, they stay nobody's: whoever lost removes its own, and what a killed writer leaves is removed
+once another commit stands in its place, for then it can never be completed.
 """
 
 from __future__ import annotations
@@ -18,9 +31,11 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Final, NamedTuple, Self
+from itertools import pairwise
+from typing import Any, Final, NamedTuple, Self
 
 import bson
 import pymongo
@@ -28,18 +43,43 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from eventstore.backend import PageRequest
-from eventstore.commit import Accepted, Batch, LogState, Outcome, entities_of, keys_of, plan
-from eventstore.errors import BatchTooLargeError, StoreUnavailableError
-from eventstore_mongodb.documents import OPTIONS, RAW, StoredCommit, commit_of, entity_key
+from eventstore.commit import (
+    Accepted,
+    Batch,
+    LogState,
+    Outcome,
+    entities_of,
+    keys_of,
+    plan,
+    twins_of,
+)
+from eventstore.deadline import INSTANT
+from eventstore.errors import (
+    BatchTooLargeError,
+    CorruptLogError,
+    EventStoreError,
+    LogReplacedError,
+    StoreUnavailableError,
+)
+from eventstore_mongodb.documents import (
+    ONLY_IDS,
+    OPTIONS,
+    RAW,
+    WITHOUT_EVENTS,
+    Piece,
+    Projection,
+    StoredCommit,
+    commit_of,
+    entity_key,
+)
 from eventstore_mongodb.reading import CommitReader, Commits
-from eventstore_mongodb.server import is_passing, surely_unsent, translated
+from eventstore_mongodb.server import in_doubt, is_passing, surely_unsent, translated
 
 _CATCH_UP: Final = 64
 """Commits of others looked through one by one, rather than to forget what was known."""
-_TRUSTED: Final = 1.0
-"""Seconds after a commit for which the tail is not asked for again. (If nobody interfered, it
-need never be: but if the database was restored from a copy meanwhile, the next commit would
-leave a gap. After an error of any kind all is asked for.)"""
+TRUSTED: Final = 0.05
+"""Seconds after it was seen for which the tail is trusted to stand: less than it takes to restart
+a server or to make a log anew."""
 _KNOWN_ENTITIES: Final = 20_000
 _PAUSE: Final = 0.002
 """Seconds that who has lost pauses at most. It does not grow: the longer a pause, the likelier
@@ -51,22 +91,38 @@ _PAUSE_IN_DOUBT: Final = 0.01
 class _Known(NamedTuple):
     """What an appender remembers from its last commit, so as not to ask again."""
 
+    first: int
+    """Where the newest commit begins; 0 in an empty log."""
     last: int
+    token: bytes
+    """That of the newest commit."""
     recorded_at: datetime | None
     versions: dict[str, int]
     """By ``entity_key``, as they are at ``last``; entities that are not here are not known."""
+    seen_at: float
+    """When a link of this chain was last seen to stand."""
 
     @classmethod
-    def of(cls, tail: StoredCommit | None) -> Self:
-        return cls(tail.last, tail.recorded_at, {}) if tail else cls(0, None, {})
+    def of(cls, tail: StoredCommit | None, seen_at: float) -> Self:
+        if tail is None:
+            return cls(0, 0, b"", None, {}, seen_at)
+        return cls(tail.first, tail.last, tail.token, tail.recorded_at, {}, seen_at)
 
-    def with_commits(self, commits: Sequence[StoredCommit]) -> Self:
-        """Return it brought up to the last of ``commits``, which follow."""
-        for commit in commits:
-            self.versions.update(commit.versions())
-        if not commits:
-            return self
-        return self._replace(last=commits[-1].last, recorded_at=commits[-1].recorded_at)
+    def with_news(self, news: _News, seen_at: float) -> Self:
+        """Return it brought up to what follows."""
+        tail, pieces = news
+        for piece in pieces:
+            self.versions.update(piece.versions())
+        return type(self)(
+            tail.first, tail.last, tail.token, tail.recorded_at, self.versions, seen_at
+        )
+
+
+class _News(NamedTuple):
+    """What follows a tail that was known."""
+
+    tail: StoredCommit
+    pieces: Sequence[Piece]
 
 
 class Appender:
@@ -79,22 +135,29 @@ class Appender:
         *,
         max_bytes: int,
         now: Callable[[], datetime],
-        insert: Callable[[RawBSONDocument], object],
+        insert: Callable[[Sequence[RawBSONDocument]], object],
+        log_format: int,
+        check_log: Callable[[], None],
+        trusted: float = TRUSTED,
     ) -> None:
-        """``max_bytes`` is what a document may have; ``insert`` puts one into ``commits``."""
+        """``max_bytes`` is what a commit may have; ``insert`` puts documents into ``commits``;
+        ``check_log`` raises LogReplacedError where this is no longer the log that was opened;
+        ``trusted`` is for how many seconds a tail is."""
         self._commits = commits
         self._put = insert
+        self._log_format = log_format
         self._reader = reader
         self._max_bytes = max_bytes
         self._now = now
+        self._check_log = check_log
+        self._trusted = trusted
         self._known: _Known | None = None
-        self._known_since = 0.0
 
     def commit(self, group: Sequence[Batch], timeout: float) -> Sequence[Outcome]:
         """Commit a group as ``Backend.commit`` does."""
         deadline = time.monotonic() + timeout
         known, self._known = self._known, None  # kept only where all goes well
-        known = self._caught_up(known)
+        known = self._caught_up(known, deadline)
         state = self._state(group, known)
         while True:
             planned = plan(group, state)
@@ -104,27 +167,30 @@ class Appender:
                     self._remember(known)
                     return planned.outcomes
             else:
-                document = self._document(planned.accepted)
-                if len(document.raw) > self._max_bytes:
-                    return self._in_parts(group, len(document.raw), deadline)
-                if self._insert(document, deadline):
-                    self._remember(_after(known, planned.accepted))
+                written = self._written(planned.accepted)
+                if written.size > self._max_bytes:
+                    return self._divided(group, written.size, deadline)
+                if self._insert(written, known, deadline):
+                    self._remember(_after(known, planned.accepted, written.token))
                     return planned.outcomes
+                self._remove(written.parts, deadline)
             if time.monotonic() >= deadline:
                 raise StoreUnavailableError(f"other appends were faster for {timeout:g} seconds")
             # Someone was faster. All who lost know it at the same moment; jitter parts them.
             time.sleep(random.random() * _PAUSE)  # noqa: S311 - no secret
-            known, state = self._news(group, known, state)
+            known, state = self._news(group, known, state, deadline)
 
     def join(self, batch: Batch) -> Outcome:
         """Commit a batch within a transaction, in which this appender reads and inserts."""
-        known = _Known.of(self._reader.tail())
+        known = _Known.of(self._reader.tail(), time.monotonic())
         planned = plan([batch], self._state([batch], known))
         if planned.accepted:
-            document = self._document(planned.accepted)
-            if len(document.raw) > self._max_bytes:
-                return self._too_large(len(document.raw))
-            self._put(document)
+            written = self._written(planned.accepted)
+            if written.size > self._max_bytes:
+                return self._too_large(written.size)
+            for documents in (written.parts, [written.commit]):
+                if documents:
+                    self._put(documents)
         return planned.outcomes[0]
 
     # --- What the planner asks for
@@ -142,7 +208,7 @@ class Appender:
             recorded_at=known.recorded_at,
             now=self._now(),
             versions={entity: versions[entity_key(entity)] for entity in entities},
-            twins={(twin.tenant_id, twin.event_id): twin for twin in twins},
+            twins=twins_of(twins),
             matches=[self._first_match(batch, known.last, 0) for batch in group],
         )
 
@@ -156,31 +222,55 @@ class Appender:
         found = self._reader.page(page)
         return found[0].sequence if found else 0
 
-    def _caught_up(self, known: _Known | None) -> _Known:
+    def _caught_up(self, known: _Known | None, deadline: float) -> _Known:
         """Return what is known, brought up to the tail of the log."""
-        if known is not None and time.monotonic() - self._known_since < _TRUSTED:
+        now = time.monotonic()
+        if known is not None and now - known.seen_at < self._trusted:
             return known  # at worst stale: it loses, and looks then
-        if known is not None and known.last:
-            commits = self._reader.since(known.last, _CATCH_UP)
-            # If the one we knew is gone, the log was rewound.
-            if commits and commits[0].last == known.last and _follow(known, commits[1:]):
-                return known.with_commits(commits[1:])
-        return _Known.of(self._reader.tail())
+        if known is not None and (news := self._follows(known, WITHOUT_EVENTS)) is not None:
+            return known.with_news(news, now)
+        while True:
+            now = time.monotonic()
+            tail = self._reader.tail()
+            self._check_log()
+            if tail is None or tail.first == 1 or self._reader.ends_at(tail.first - 1):
+                return _Known.of(tail, now)
+            if now >= deadline:
+                raise CorruptLogError(
+                    f"the event at sequence {tail.first - 1} is missing from the log"
+                )
+            # Whoever left the gap is about to take its commit back.
+            time.sleep(random.random() * _PAUSE_IN_DOUBT)  # noqa: S311 - no secret
+
+    def _follows(self, known: _Known, projection: Projection) -> _News | None:
+        """Return what came since, None where that cannot be told: the tail that was known is gone
+        (the log was rewound or replaced), one of the commits is missing where shards were read at
+        different moments, or there were too many."""
+        if not known.last:
+            return None
+        commits = self._reader.since(known.last, _CATCH_UP, projection)
+        if not commits or commits[0].token != known.token or len(commits) == _CATCH_UP:
+            return None
+        if any(before.last + 1 != after.first for before, after in pairwise(commits)):
+            return None
+        pieces = self._reader.pieces_of_all(commits[1:], projection)
+        return None if pieces is None else _News(commits[-1], pieces)
 
     def _news(
-        self, group: Sequence[Batch], known: _Known, state: LogState
+        self, group: Sequence[Batch], known: _Known, state: LogState, deadline: float
     ) -> tuple[_Known, LogState]:
         """Return ``known`` and ``state`` brought up to the tail, by what came since if possible.
 
         That is one short read: so whoever has lost is quicker than one who begins, and nobody
         starves.
         """
-        commits = self._reader.after(known.last, _CATCH_UP)
-        ids = {event_id for _, event_id in keys_of(group)}
-        if not commits or not _follow(known, commits) or any(ids & new.ids() for new in commits):
-            known = self._caught_up(None)
+        now = time.monotonic()
+        news = self._follows(known, ONLY_IDS)
+        ids = {event_id.bytes for _, event_id in keys_of(group)}
+        if not news or any(not ids.isdisjoint(piece.ids()) for piece in news.pieces):
+            known = self._caught_up(None, deadline)
             return known, self._state(group, known)
-        looked_to, known = known.last, known.with_commits(commits)
+        looked_to, known = known.last, known.with_news(news, now)
         return known, LogState(
             head=known.last,
             recorded_at=known.recorded_at,
@@ -196,44 +286,60 @@ class Appender:
     def _remember(self, known: _Known) -> None:
         if len(known.versions) < _KNOWN_ENTITIES:
             self._known = known
-            self._known_since = time.monotonic()
         self._reader.seen = max(self._reader.seen, known.last)
 
     # --- Writing
 
-    def _document(self, accepted: Sequence[Accepted]) -> RawBSONDocument:
-        document = commit_of(accepted, token=os.urandom(12))
-        return RawBSONDocument(bson.encode(document, codec_options=OPTIONS), RAW)
+    def _written(self, accepted: Sequence[Accepted]) -> _Written:
+        parts, commit = commit_of(accepted, os.urandom(12), self._log_format)
+        return _Written([*map(_encoded, parts)], _encoded(commit))
 
-    def _insert(self, document: RawBSONDocument, deadline: float) -> bool:
-        """Return True once the commit stands, False where another has taken its place.
+    def _insert(self, written: _Written, known: _Known, deadline: float) -> bool:
+        """Return True once the commit stands after what is known, False where it does not and
+        another has taken its place, or what is known is gone.
 
         Where the answer was lost, or a majority has not confirmed, it looks, and asks again for
         the same: with this ``_id`` it can happen but once.
         """
-        first, token = document["_id"], document["token"]
+        first, token = written.first, written.token
+        parts_left = written.parts
+        is_sent = is_stored = False
         doubt: PyMongoError | None = None
         while True:
             try:
-                with pymongo.timeout(max(deadline - time.monotonic(), 0.001)):
-                    if doubt is not None:
+                with pymongo.timeout(max(deadline - time.monotonic(), INSTANT)):
+                    if doubt is not None and not is_stored:
                         there = self._commits.find_one({"_id": first}, {"token": 1})
-                        if there is not None:
-                            return bool(there["token"] == token)
-                        before = {"last": first - 1}
-                        if first > 1 and not self._commits.find_one(before, {"_id": 1}):
-                            return False  # the log was rewound: never leave a gap
-                    self._put(document)
-                    return True
+                        if there is not None and there["token"] != token:
+                            return False
+                        is_stored = there is not None
+                        if not is_stored and not self._stands(known):
+                            return False  # never leave a gap
+                    if parts_left:  # they must stand before what makes them visible
+                        self._put(parts_left)
+                        parts_left = []
+                    if not is_stored:
+                        is_sent = True
+                        self._put([written.commit])
+                        is_stored = True
+                    if doubt is None and time.monotonic() - known.seen_at < self._trusted:
+                        return True
+                    if self._stands(known):
+                        return True
+                    self._commits.delete_one({"_id": first, "token": token})
+                    return False
             except DuplicateKeyError as error:
                 if doubt is None:
                     return False
                 doubt = error  # own or another's: to be seen once a majority has it
             except PyMongoError as error:
-                if not is_passing(error):
-                    raise translated(error) from error
-                if doubt is not None or not surely_unsent(error):
+                passes = is_passing(error)
+                if is_stored or (is_sent and passes and not surely_unsent(error)):
                     doubt = error
+                if doubt is None and not passes:
+                    raise translated(error) from error
+                if not passes:
+                    raise in_doubt(error) from error
                 if time.monotonic() >= deadline:
                     raise StoreUnavailableError(
                         "no answer came in time to whether the append was stored (the server is"
@@ -243,36 +349,86 @@ class Appender:
                     ) from error
             time.sleep(random.random() * _PAUSE_IN_DOUBT)  # noqa: S311 - no secret
 
-    def _in_parts(self, group: Sequence[Batch], size: int, deadline: float) -> Sequence[Outcome]:
-        """Commit a group that is too large for a document as two."""
+    def _stands(self, known: _Known) -> bool:
+        """Return whether the newest commit known is (still) there, in the log that was opened."""
+        if known.last:
+            there = self._commits.find_one({"_id": known.first}, {"token": 1})
+            return there is not None and bool(there["token"] == known.token)
+        try:
+            self._check_log()
+        except LogReplacedError:
+            return False
+        return True
+
+    def _remove(self, parts: Sequence[RawBSONDocument], deadline: float) -> None:
+        """Remove the parts of a commit that does not stand. What cannot be removed now is when a
+        store is opened (see ``sweeping.py``)."""
+        if parts:
+            ids = [part["_id"] for part in parts]
+            with (
+                suppress(PyMongoError),
+                pymongo.timeout(max(deadline - time.monotonic(), INSTANT)),
+            ):
+                self._commits.delete_many({"_id": {"$in": ids}})
+
+    def _divided(self, group: Sequence[Batch], size: int, deadline: float) -> Sequence[Outcome]:
+        """Commit a group that is too large as two."""
         if len(group) == 1:
             return [self._too_large(size)]
         half = len(group) // 2
-        return [
-            outcome
-            for part in (group[:half], group[half:])
-            for outcome in self.commit(part, deadline - time.monotonic())
-        ]
+        outcomes: list[Outcome] = []
+        for part in (group[:half], group[half:]):
+            try:
+                outcomes += self.commit(part, deadline - time.monotonic())
+            except EventStoreError as error:
+                if not outcomes:
+                    raise
+                # What the first part has stored stands, and its callers are told so.
+                outcomes += [error.again() for _ in part]
+        return outcomes
 
     def _too_large(self, size: int) -> BatchTooLargeError:
         return BatchTooLargeError(
-            f"the batch takes {size} bytes, but a MongoDB document, so a batch, at most"
+            f"the batch takes {size} bytes, but a batch may take as many as a MongoDB document,"
             f" {self._max_bytes}: append it in parts"
         )
 
 
-def _after(known: _Known, accepted: Sequence[Accepted]) -> _Known:
+class _Written(NamedTuple):
+    """A commit, encoded."""
+
+    parts: Sequence[RawBSONDocument]
+    """To be written first; none where the commit holds its events itself."""
+    commit: RawBSONDocument
+
+    @property
+    def first(self) -> int:
+        return int(self.commit["_id"])
+
+    @property
+    def token(self) -> bytes:
+        return bytes(self.commit["token"])
+
+    @property
+    def size(self) -> int:
+        return sum(len(document.raw) for document in (*self.parts, self.commit))
+
+
+def _encoded(document: Mapping[str, Any]) -> RawBSONDocument:
+    return RawBSONDocument(bson.encode(document, codec_options=OPTIONS), RAW)
+
+
+def _after(known: _Known, accepted: Sequence[Accepted], token: bytes) -> _Known:
     """Return what is known once ``accepted`` stands."""
     for batch in accepted:
         for draft, version in zip(batch.drafts, batch.versions, strict=True):
             known.versions[entity_key(draft.entity)] = version
     final = accepted[-1]
-    return _Known(final.first_sequence + len(final.drafts) - 1, final.recorded_at, known.versions)
-
-
-def _follow(known: _Known, commits: Sequence[StoredCommit]) -> bool:
-    """Return whether ``commits`` are all that came since: one may be missing where shards were
-    read at different moments, or where there were too many."""
-    lasts = [known.last, *(commit.last for commit in commits)]
-    chained = all(last + 1 == commit.first for last, commit in zip(lasts, commits, strict=False))
-    return chained and len(commits) < _CATCH_UP - 1
+    return _Known(
+        accepted[0].first_sequence,
+        final.first_sequence + len(final.drafts) - 1,
+        token,
+        final.recorded_at,
+        known.versions,
+        known.seen_at,
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
+from time import monotonic
 from typing import Any, ClassVar, Final, Self
 
 from bson.raw_bson import RawBSONDocument
@@ -19,6 +20,7 @@ from pymongo.write_concern import WriteConcern
 
 from eventstore.backend import Backend, Capability, PageRequest
 from eventstore.commit import Batch, EventKey, Outcome
+from eventstore.deadline import time_left
 from eventstore.errors import (
     ConfigurationError,
     DurabilityWarning,
@@ -29,19 +31,22 @@ from eventstore.errors import (
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore.url import Durability, Settings
-from eventstore_mongodb.appending import Appender
+from eventstore_mongodb.appending import TRUSTED, Appender
 from eventstore_mongodb.documents import OPTIONS, RAW
 from eventstore_mongodb.namespaces import LOG, Namespace
 from eventstore_mongodb.reading import CommitReader, Commits
 from eventstore_mongodb.server import (
     Clock,
     Server,
+    closed,
     connected,
     described,
     driver_errors,
     is_weak,
+    several_inserted,
     transaction_errors,
 )
+from eventstore_mongodb.sweeping import sweep
 
 _DEFAULT_DATABASE: Final = "eventstore"
 
@@ -50,6 +55,8 @@ class MongoBackend(Backend):
     """A log in a collection of commits."""
 
     max_group_bytes: ClassVar[int] = 1_000_000
+    trusted: ClassVar[float] = TRUSTED
+    """Seconds for which what was seen of the log is trusted to stand."""
 
     def __init__(self, settings: Settings, client: Any) -> None:
         self._settings = settings
@@ -60,11 +67,17 @@ class MongoBackend(Backend):
         self._rebinding = threading.Lock()
         self._streams = True
         """Whether change streams are worth a try."""
-        with driver_errors(self._timeout):
+        with driver_errors(time_left(self._timeout)):
             self._server = self._describe(client)
             self._bind(client)
             self._check(self._namespace)
-            self._log_id = self._namespace.log_id(create=settings.create)
+            about = self._namespace.log(create=settings.create)
+            self._log_id, self._log_format = about.log_id, about.log_format
+            self._log_seen_at = monotonic()
+            self._begin()
+            if self._log_format > 1:
+                with suppress(OperationFailure):  # it is no more than tidy
+                    sweep(self._namespace, about.swept)
 
     # --- Opening and closing
 
@@ -74,17 +87,17 @@ class MongoBackend(Backend):
         try:
             return cls(settings, client)
         except BaseException:
-            client.close()
+            closed(client, time_left(settings.timeout))
             raise
 
     @classmethod
-    def drop(cls, settings: Settings) -> None:
+    def drop(cls, settings: Settings) -> bool:
         client = cls._connect(settings)
         try:
-            with driver_errors(settings.timeout):
-                Namespace(cls._database(client, settings), settings.namespace).drop()
+            with driver_errors(time_left(settings.timeout)):
+                return Namespace(cls._database(client, settings), settings.namespace).drop()
         finally:
-            client.close()
+            closed(client, time_left(settings.timeout))
 
     @classmethod
     def _connect(cls, settings: Settings) -> Any:
@@ -110,12 +123,15 @@ class MongoBackend(Backend):
             namespace.refuse_other_shard_key()
 
     def _bind(self, client: Any) -> None:
-        """Make all that depends on the client."""
+        """Take another client."""
         database = self._database(client, self._settings)
         self._client = client
         self._namespace = Namespace(database, self._settings.namespace)
         self._commits: Commits = self._namespace.commits
         self._clock = self._clock_of(client)
+
+    def _begin(self) -> None:
+        """Make what knows of the log's past."""
         self._reader = self._reader_of(self._commits)
         self._appender = self._appender_of(self._commits, self._reader)
 
@@ -125,7 +141,9 @@ class MongoBackend(Backend):
     def _reader_of(self, commits: Commits, **session: Any) -> CommitReader:
         linearizable = self._server.has_replication and not session
         raw_commits = commits.with_options(codec_options=RAW)
-        return CommitReader(raw_commits, linearizable=linearizable, **session)
+        return CommitReader(
+            raw_commits, linearizable=linearizable, log_format=self._log_format, **session
+        )
 
     def _appender_of(self, commits: Commits, reader: CommitReader, **session: Any) -> Appender:
         return Appender(
@@ -133,15 +151,34 @@ class MongoBackend(Backend):
             reader,
             max_bytes=self._server.max_document_bytes,
             now=self._clock.now,
-            insert=lambda document: self._insert(commits, document, **session),
+            insert=lambda documents: self._insert(commits, documents, **session),
+            log_format=self._log_format,
+            check_log=self._check_log,
+            trusted=self.trusted,
         )
 
-    def _insert(self, commits: Commits, document: RawBSONDocument, **session: Any) -> None:
-        commits.insert_one(document, **session)
+    def _insert(
+        self, commits: Commits, documents: Sequence[RawBSONDocument], **session: Any
+    ) -> None:
+        if len(documents) == 1:
+            commits.insert_one(documents[0], **session)
+        else:
+            with several_inserted():
+                commits.insert_many(documents, ordered=bool(session), **session)
+
+    def _check_log(self) -> None:
+        """Raise LogReplacedError where this is no longer the log that was opened."""
+        now = monotonic()
+        self._namespace.check_log_id(self._log_id)
+        self._log_seen_at = now
+
+    def _check_log_now_and_then(self) -> None:
+        if monotonic() - self._log_seen_at >= self.trusted:
+            self._check_log()
 
     def close(self) -> None:
         if not self._is_forked:
-            self._client.close()
+            closed(self._client, time_left(self._timeout))
 
     def after_fork(self) -> None:
         self._inherited.append(self._client)
@@ -155,8 +192,9 @@ class MongoBackend(Backend):
             with self._rebinding:
                 if self._is_forked:
                     self._bind(self._connect(self._settings))
+                    self._begin()
                     self._is_forked = False
-        with driver_errors(seconds):
+        with driver_errors(time_left(seconds)):
             yield
 
     # --- What it is
@@ -186,7 +224,7 @@ class MongoBackend(Backend):
         durable = self._settings.durability is not Durability.RELAXED
         facts: dict[str, str | int] = {
             "backend": "mongodb",
-            "server": f"MongoDB {self._server.version}",
+            "server": self._server.name,
             "durability": f"w=majority, j={str(durable).lower()}",
         }
         with self._within(self._timeout):
@@ -222,6 +260,7 @@ class MongoBackend(Backend):
             theirs = Namespace(database, self._settings.namespace)
             about = theirs.meta.find_one(LOG, session=connection)
             if about is None or about.get("log_id") != self._log_id:
+                self._check_log()
                 raise ConfigurationError("connection: the session is one to another server")
             reader = self._reader_of(theirs.commits, session=connection)
             appender = self._appender_of(theirs.commits, reader, session=connection)
@@ -242,7 +281,9 @@ class MongoBackend(Backend):
 
     def read(self, page: PageRequest) -> list[Event]:
         with self._within(self._timeout):
-            return self._reader.page(page)
+            events = self._reader.page(page)
+            self._check_log_now_and_then()
+            return events
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
         with self._within(self._timeout):
@@ -256,6 +297,7 @@ class MongoBackend(Backend):
         with self._within(self._timeout):
             seen = self._reader.seen
             head = self._reader.head()
+            self._check_log_now_and_then()
             if head < seen and self.confirmed_head() >= seen:
                 self._reader.seen = seen
                 raise StoreUnavailableError("a new primary has not caught up yet")
@@ -266,6 +308,7 @@ class MongoBackend(Backend):
             head = self._reader.head()
             while (after := self._reader.next_after(head)) is not None:
                 head = after
+            self._check_log()
             return head
 
     def version(self, entity: Entity) -> int:
@@ -277,7 +320,8 @@ class MongoBackend(Backend):
     ) -> list[Entity]:
         with self._within(self._timeout):
             entities = self._reader.new_entities(entity_type, tenant_id, self._reader.head())
-            return list(islice(entities, offset, offset + limit))
+            # Not to offset + limit, which may be more than any number of events.
+            return list(islice(islice(entities, offset, None), limit))
 
     # --- Waiting
 
@@ -286,7 +330,7 @@ class MongoBackend(Backend):
             super().wait(after, timeout, nap)
             return
         try:
-            with self._within(self._timeout + timeout):
+            with self._within(self._timeout):
                 self._await_change(after, timeout)
         except (ConfigurationError, StoreUnavailableError) as error:
             if isinstance(error, StoreUnavailableError) and error.transient:
@@ -298,6 +342,8 @@ class MongoBackend(Backend):
             {"$match": {"operationType": "insert"}},
             {"$project": {"_id": 1}},
         ]
+        # Half of what the call has left at the most, so that the answer comes within it.
+        timeout = min(timeout, time_left(self._timeout) / 2)
         milliseconds = max(round(timeout * 1000), 1)
         with self._commits.watch(pipeline, max_await_time_ms=milliseconds) as stream:
             if self._reader.head() <= after:  # once the stream stands: nothing is missed

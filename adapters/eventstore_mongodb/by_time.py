@@ -5,16 +5,20 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 from eventstore.backend import PageRequest
 from eventstore.encoding import to_microseconds
 from eventstore.event import Event
-from eventstore_mongodb.documents import TIME_CLASSES, StoredCommit, time_range
+from eventstore_mongodb.documents import TIME_CLASSES, Piece, time_range
 from eventstore_mongodb.selecting import keys_clause, needles_of, times_of
 
 if TYPE_CHECKING:
     from eventstore_mongodb.reading import CommitReader
+
+_BATCH: Final = 16
+"""Documents of a class read at once."""
 
 
 def page_by_time(
@@ -22,11 +26,11 @@ def page_by_time(
 ) -> list[Event]:
     """Return a page in the order of ``timestamp``.
 
-    The algorithm: the commits of each time class (see ``documents.py``) come from an index
+    The algorithm: the documents of each time class (see ``documents.py``) come from an index
     in the order in which they begin; the classes are merged by the first (or, descending,
-    the last) moment that an event of a commit can have; a heap keeps the best
-    ``offset + limit`` events seen, and reading ends at the first commit that cannot better
-    them. Memory: these events, and one batch of 16 commits a class. A page begins where the
+    the last) moment that an event of one can have; a heap keeps the best
+    ``offset + limit`` events seen, and reading ends at the first that cannot better
+    them. Memory: these events, and one batch of 16 documents a class. A page begins where the
     one before it ended, so no cursor is held in between.
     """
     sign = 1 if page.ascending else -1
@@ -38,10 +42,10 @@ def page_by_time(
         resume = sign * to_microseconds(page.resume[0]), sign * page.resume[1]
     best: list[tuple[int, int, Event]] = []  # a heap, its first the last in the page's order
     with ExitStack() as cursors:
-        for bound, commit in _commits_by_time(reader, page, cursors):
+        for bound, piece in _pieces_by_time(reader, page, cursors):
             if len(best) == wanted and bound > -best[0][0]:
                 break
-            for event in filter(accept, commit.events(needles, page.after, up_to)):
+            for event in filter(accept, piece.events(needles, page.after, up_to)):
                 key = sign * to_microseconds(event.timestamp), sign * event.sequence
                 if resume is not None and key <= resume:
                     continue
@@ -53,10 +57,10 @@ def page_by_time(
     return [event for *_, event in sorted(best, reverse=True)][page.offset :]
 
 
-def _commits_by_time(
+def _pieces_by_time(
     reader: CommitReader, page: PageRequest, cursors: ExitStack
-) -> Iterator[tuple[int, StoredCommit]]:
-    """Yield commits with the first moment, in the page's order, an event there can have."""
+) -> Iterator[tuple[int, Piece]]:
+    """Yield documents with the first moment, in the page's order, an event there can have."""
     lowest, highest = times_of(page.query)
     sign = 1 if page.ascending else -1
     if page.resume is not None:
@@ -67,13 +71,13 @@ def _commits_by_time(
             highest = min(moment, moment if highest is None else highest)
     clause = keys_clause(page.query)
 
-    def of_class(time_class: int) -> Iterator[tuple[int, StoredCommit]]:
+    def of_class(time_class: int) -> Iterator[tuple[int, Piece]]:
         times = {"time_index": time_range(time_class, lowest, highest)}
-        found = reader.find({**clause, **times}).sort("time_index", sign).batch_size(16)
+        found = reader.find({**clause, **times}).sort("time_index", sign).batch_size(_BATCH)
         cursors.callback(found.close)
-        for document in found:
-            commit = reader.commit(document)
-            bounds = commit.time_bounds
-            yield (bounds[0] if page.ascending else -bounds[1]), commit
+        while some := [reader.piece(document) for document in islice(found, _BATCH)]:
+            for piece in reader.standing(some):
+                bounds = piece.time_bounds
+                yield (bounds[0] if page.ascending else -bounds[1]), piece
 
     return heapq.merge(*map(of_class, TIME_CLASSES), key=lambda found: found[0])

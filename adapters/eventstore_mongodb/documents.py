@@ -4,6 +4,7 @@ A commit of the events 7, 8 and 9::
 
     {
       _id: 7, last: 9,                    // its first and last sequence
+      end: 9,                             // of the last event in this document
       token: BinData(...),                // random: tells one's own insert from another's
       recorded_at: ISODate(...),
       time_index: Long(...),              // see below
@@ -17,15 +18,26 @@ An event leaves out what is empty or usual: ``us`` (the microseconds that a BSON
 hold), ``batch_sequence`` (where it is not the commit's ``_id``), ``tenant_id``,
 ``workflow_id``, ``tags``, ``schema_version``, ``data``, ``metadata``; ``restore`` is explained
 at ``_payload``.
+
+Whoever wants one event is given its document. So a commit of many events stands in parts, which
+are written first, and which one more document then makes visible::
+
+    {_id: "0000000000000007/5f…/0000", commit: 7, first: 7, end: 31, token, recorded_at,
+     time_index, keys, versions, events}
+    ...
+    {_id: 7, last: 1006, token, recorded_at, parts: [31, 56, ..., 1006]}    // where each ends
+
+A part counts only where a commit with its token stands at its place. A log of format 1, made
+before there were parts, has none, and no ``end``: it is read, and written, as it was.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import bson
@@ -45,15 +57,29 @@ OPTIONS: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
 )
 RAW: Final = OPTIONS.with_options(document_class=RawBSONDocument)
 
-WITHOUT_EVENTS: Final = {"events": 0}
-"""The projection that leaves the head of a commit."""
-ONLY_IDS: Final = {"events.id": 1, **dict.fromkeys(("last", "recorded_at", "keys", "versions"), 1)}
+Projection = Mapping[str, int]
+"""Which fields are read."""
+WITHOUT_EVENTS: Final[Projection] = {"events": 0}
+"""The projection that leaves out the events."""
+ONLY_IDS: Final[Projection] = {
+    "events.id": 1,
+    **dict.fromkeys(("last", "first", "end", "commit", "parts", "token"), 1),
+    **dict.fromkeys(("recorded_at", "keys", "versions"), 1),
+}
 """The projection that leaves of each event the id."""
-WITHOUT_PAYLOADS: Final = {"events.data": 0, "events.metadata": 0}
+ONLY_TOKEN: Final[Projection] = {"token": 1}
+
+END: Final = "end"
+"""The field by which documents with events are in order: parts have no ``last``."""
 
 NEW: Final = "new"
-"""The key of commits with an entity's first event; followed by a type, of that type."""
+"""The key of an entity's first event; followed by a type, of that type."""
 
+PART: Final = 20
+"""Events in a part at most; a commit of more stands in parts. Fewer make a batch slower to write,
+more an event slower to find."""
+
+_OF_TENANTS: Final = "tenants:"
 _EMPTY: Final = b"{}"
 _LARGE_NUMBER: Final = re.compile(rb"[0-9]{10}")
 _EVENT_ID: Final = slice(13, 29)
@@ -70,20 +96,26 @@ def id_key(event_id: UUID) -> Binary:
 
 def entity_key(entity: Entity) -> str:
     """Return the key that stands for exactly this entity."""
-    of_any_tenant = _entity_of_any_tenant(entity.entity_type, entity.entity_id)
-    return f"{of_any_tenant}/{_escaped(entity.tenant_id)}" if entity.tenant_id else of_any_tenant
+    of_none = _entity_of_no_tenant(entity.entity_type, entity.entity_id)
+    return f"{of_none}/{_escaped(entity.tenant_id)}" if entity.tenant_id else of_none
 
 
-def _entity_of_any_tenant(entity_type: str, entity_id: str) -> str:
+def _entity_of_no_tenant(entity_type: str, entity_id: str) -> str:
     return f"entity:{_escaped(entity_type)}/{_escaped(entity_id)}"
+
+
+def keys_of_any_tenant(entity_type: str, entity_id: str) -> list[str]:
+    """Return the keys of which one stands beside every event of such an entity."""
+    of_none = _entity_of_no_tenant(entity_type, entity_id)
+    return [of_none, f"{_OF_TENANTS}{of_none}"]
 
 
 def _escaped(name: str) -> str:
     return name.replace("%", "%25").replace("/", "%2F") if "/" in name or "%" in name else name
 
 
-def _keys_of(draft: Draft) -> Iterator[str]:
-    """Yield what a commit with this event can be looked up by, beside the entity itself."""
+def _keys_of(draft: Draft, log_format: int) -> Iterator[str]:
+    """Yield what this event can be looked up by, beside the entity itself."""
     yield f"entity_type:{draft.entity_type}"
     yield f"entity_id:{draft.entity_id}"
     yield f"type:{draft.event_type}"
@@ -93,7 +125,10 @@ def _keys_of(draft: Draft) -> Iterator[str]:
         yield f"tag:{tag}"
     if draft.tenant_id:
         yield f"tenant:{draft.tenant_id}"
-        yield _entity_of_any_tenant(draft.entity_type, draft.entity_id)
+        # In a log of format 1 tenants' events share a key with the entity that has no tenant,
+        # for that is where its writers look for both.
+        of_none, of_tenants = keys_of_any_tenant(draft.entity_type, draft.entity_id)
+        yield of_none if log_format == 1 else of_tenants
 
 
 # --- Times
@@ -137,30 +172,83 @@ def time_bounds(time_index: int) -> tuple[int, int]:
 # --- Writing
 
 
-def commit_of(accepted: Sequence[Accepted], token: bytes) -> dict[str, Any]:
-    """Return the document that records these batches, which follow each other."""
+class Written(NamedTuple):
+    """A commit as it is written: its parts, if it has any, then what makes them visible."""
+
+    parts: list[dict[str, Any]]
+    commit: dict[str, Any]
+
+
+def commit_of(accepted: Sequence[Accepted], token: bytes, log_format: int) -> Written:
+    """Return the documents that record these batches, which follow each other."""
     first = accepted[0].first_sequence
+    facts = [
+        (draft, sequence, version, batch.first_sequence)
+        for batch in accepted
+        for sequence, (draft, version) in enumerate(
+            zip(batch.drafts, batch.versions, strict=True), batch.first_sequence
+        )
+    ]
+    last = first + len(facts) - 1
+    recorded_at = accepted[-1].recorded_at.replace(tzinfo=None)
+    commit: dict[str, Any] = {"_id": first, "last": last, "token": token, END: last}
+    commit["recorded_at"] = recorded_at
+    if log_format == 1:
+        del commit[END]
+    if log_format == 1 or len(facts) <= PART:
+        return Written([], {**commit, **_events_of(facts, first, log_format)})
+    del commit[END]
+    commit["parts"] = [*range(first + PART - 1, last, PART), last]
+    parts = [
+        {
+            "_id": part_id,
+            "commit": first,
+            "first": end - len(some) + 1,
+            END: end,
+            "token": token,
+            "recorded_at": recorded_at,
+            **_events_of(some, first, log_format),
+        }
+        for part_id, end, some in zip(
+            part_ids(first, token, len(commit["parts"])),
+            commit["parts"],
+            (facts[start : start + PART] for start in range(0, len(facts), PART)),
+            strict=True,
+        )
+    ]
+    return Written(parts, commit)
+
+
+def part_ids(commit: int, token: bytes, count: int) -> list[str]:
+    """Return the ``_id`` of each part of a commit; they are in the order of commits."""
+    return [f"{place_of(commit)}/{token.hex()}/{number:04x}" for number in range(count)]
+
+
+def place_of(commit: int) -> str:
+    """Return how the ``_id`` of a commit's parts begins."""
+    return f"{commit:016x}"
+
+
+def _events_of(
+    facts: Sequence[tuple[Draft, int, int, int]], commit: int, log_format: int
+) -> dict[str, Any]:
+    """Return the fields of a document that holds these events: each with its sequence, its
+    version, and where its batch begins."""
     versions: dict[str, int] = {}
     keys: dict[str, None] = {}
     times: list[int] = []
     events: list[dict[str, Any]] = []
-    for batch in accepted:
-        for index, draft in enumerate(batch.drafts):
-            version = batch.versions[index]
-            versions[entity_key(draft.entity)] = version
-            keys.update(dict.fromkeys(_keys_of(draft)))
-            if version == 1:
-                keys[NEW] = keys[f"{NEW}:{draft.entity_type}"] = None
-            times.append(to_microseconds(draft.timestamp))
-            event = _stored(draft, batch.first_sequence + index, version)
-            if batch.first_sequence != first:
-                event["batch_sequence"] = batch.first_sequence
-            events.append(event)
+    for draft, sequence, version, batch_sequence in facts:
+        versions[entity_key(draft.entity)] = version
+        keys.update(dict.fromkeys(_keys_of(draft, log_format)))
+        if version == 1:
+            keys[NEW] = keys[f"{NEW}:{draft.entity_type}"] = None
+        times.append(to_microseconds(draft.timestamp))
+        event = _stored(draft, sequence, version)
+        if batch_sequence != commit:
+            event["batch_sequence"] = batch_sequence
+        events.append(event)
     return {
-        "_id": first,
-        "last": first + len(events) - 1,
-        "token": token,
-        "recorded_at": accepted[-1].recorded_at.replace(tzinfo=None),
         "time_index": Int64(_time_index(min(times), max(times))),
         "keys": [*versions, *(key for key in keys if key not in versions)],
         "versions": list(versions.values()),
@@ -234,15 +322,49 @@ def _restored(value: Any) -> Any:
 
 
 class StoredCommit:
-    """A commit that was read. Its events are decoded when they are asked for."""
+    """A commit that was read: its events, or how many parts hold them."""
 
-    __slots__ = ("_document", "first", "last", "recorded_at")
+    __slots__ = ("document", "first", "last", "part_ends", "recorded_at", "token")
+
+    def __init__(self, document: RawBSONDocument) -> None:
+        with _readable():
+            self.document = document
+            self.first = int(document["_id"])
+            self.last = int(document["last"])
+            self.token = bytes(document["token"])
+            self.recorded_at: datetime = document["recorded_at"].replace(tzinfo=UTC)
+            self.part_ends: list[int] = list(document.get("parts", ()))
+
+    @property
+    def size(self) -> int:
+        """How many bytes the document has."""
+        return len(self.document.raw)
+
+    def part_ids(self, after: int, up_to: int) -> list[str]:
+        """Return the ``_id`` of the parts that hold something in between."""
+        ids = part_ids(self.first, self.token, len(self.part_ends))
+        begins = [self.first, *(end + 1 for end in self.part_ends)]
+        return [
+            part_id
+            for part_id, begin, end in zip(ids, begins, self.part_ends, strict=False)
+            if begin <= up_to and end > after
+        ]
+
+
+class Piece:
+    """Events that stand in one document, a small commit or a part of a large one. They are
+    decoded when they are asked for."""
+
+    __slots__ = ("_document", "commit", "first", "is_part", "last", "recorded_at", "token")
 
     def __init__(self, document: RawBSONDocument) -> None:
         with _readable():
             self._document = document
-            self.first = int(document["_id"])
-            self.last = int(document["last"])
+            self.is_part = "commit" in document
+            self.commit = int(document["commit" if self.is_part else "_id"])
+            self.first = int(document["first" if self.is_part else "_id"])
+            self.last = int(document[END if self.is_part else "last"])
+            self.token = bytes(document["token"])
             self.recorded_at: datetime = document["recorded_at"].replace(tzinfo=UTC)
 
     @property
@@ -261,10 +383,11 @@ class StoredCommit:
             # Its entities are the first of its keys.
             return dict(zip(self._document["keys"], self._document["versions"], strict=False))
 
-    def ids(self) -> set[UUID]:
-        """Return the ids of its events."""
+    def ids(self) -> set[bytes]:
+        """Return the ids of its events, 16 bytes each (whoever may choose ids can choose UUIDs
+        of one hash; nobody can choose such bytes)."""
         with _readable():
-            return {event["id"] for event in self._document["events"]}
+            return {event["id"].bytes for event in self._document["events"]}
 
     def events(self, needles: Sequence[bytes], after: int, up_to: int) -> list[Event]:
         """Return the events above ``after`` and up to ``up_to`` whose bytes hold all of
@@ -316,7 +439,7 @@ class StoredCommit:
             ),
             sequence=int(stored["sequence"]),
             version=int(stored["version"]),
-            batch_sequence=int(get("batch_sequence", self.first)),
+            batch_sequence=int(get("batch_sequence", self.commit)),
             recorded_at=self.recorded_at,
         )
 

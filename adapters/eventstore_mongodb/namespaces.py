@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pymongo
 from pymongo.collection import Collection
@@ -12,15 +12,26 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 from uuid_utils.compat import uuid4
 
-from eventstore.errors import ConfigurationError
+from eventstore.errors import ConfigurationError, LogReplacedError
+from eventstore_mongodb.documents import END
 
-FORMAT: Final = {"reader": 1, "writer": 1}
-"""The least versions of this adapter that understand the log: to read it, to append to it."""
+FORMAT: Final = {"reader": 2, "writer": 2}
+"""The least versions of this adapter that understand a log that it makes: to read it, to append
+to it. A log keeps the format it was made with: whoever wrote it may still be at it."""
 
 LOG: Final = {"_id": "log"}
 """The document about the log, in ``<namespace>.meta``."""
 
-_INDEXES: Final = ("last", (("keys", 1), ("last", 1)), "events.id", "time_index")
+_INDEXES: Final = ("last", (("keys", 1), (END, 1)), "events.id", "time_index")
+
+
+class About(NamedTuple):
+    """What a log says of itself."""
+
+    log_id: str
+    log_format: int
+    swept: int = 0
+    """Up to which commit parts that are no commit's were looked for."""
 
 
 class Namespace:
@@ -32,30 +43,31 @@ class Namespace:
         self.meta: Collection[Any] = database[f"{name}.meta"]
         self._name = name
 
-    def log_id(self, *, create: bool) -> str:
-        """Return the log's id; where there is no log, make one, or raise ConfigurationError."""
-        known = self.existing_log_id()
+    def log(self, *, create: bool) -> About:
+        """Return what the log says of itself; where there is none, make one, or raise
+        ConfigurationError."""
+        known = self.existing_log()
         if known is not None:
             return known
         if not create:
             raise ConfigurationError(
-                f"create: there is no log {self._name!r} in the database"
-                f" {self.database.name!r}, and create is false"
+                f"the database {self.database.name!r}: has no log {self._name!r}; make it with"
+                " `eventstore init`, or open it without create=false"
             )
         self.commits.create_indexes(
             [pymongo.IndexModel(keys if isinstance(keys, str) else [*keys]) for keys in _INDEXES]
         )
-        log_id = str(uuid4())
-        about = {**LOG, "log_id": log_id, "format": FORMAT, "made_at": datetime.now(UTC)}
+        made = About(str(uuid4()), FORMAT["writer"])
+        about = {**LOG, "log_id": made.log_id, "format": FORMAT, "made_at": datetime.now(UTC)}
         try:
             self.meta.insert_one(about)
         except DuplicateKeyError:  # another was faster
-            return self.existing_log_id() or log_id
-        return log_id
+            return self.existing_log() or made
+        return made
 
-    def existing_log_id(self) -> str | None:
-        """Return the log's id, None where there is no log; ConfigurationError if what is there
-        is none of ours."""
+    def existing_log(self) -> About | None:
+        """Return what the log says of itself, None where there is no log; ConfigurationError if
+        what is there is none of ours."""
         # In this order: whoever makes a log writes its id before its first commit.
         strange = self.commits.find_one({}, {"_id": 1})
         about = self.meta.find_one(LOG)
@@ -73,13 +85,25 @@ class Namespace:
                 f"namespace: the log {self._name!r} is of a newer format ({about['format']});"
                 " upgrade eventstore-toolkit"
             )
-        return str(log_id)
+        return About(str(log_id), writer, about.get("swept", 0))
 
-    def drop(self) -> None:
-        """Remove the log, if it is there; ConfigurationError if it is none of ours."""
-        if self.existing_log_id() is not None:
+    def check_log_id(self, log_id: str) -> None:
+        """Raise LogReplacedError unless the log is (still) the one of this id."""
+        about = self.meta.find_one(LOG, {"log_id": 1})
+        if about is None or about.get("log_id") != log_id:
+            raise LogReplacedError(
+                f"the log {self._name!r} was removed or replaced while this store was open: open"
+                " it anew"
+            )
+
+    def drop(self) -> bool:
+        """Remove the log and return whether it was there; ConfigurationError if it is none of
+        ours."""
+        is_there = self.existing_log() is not None
+        if is_there:
             self.commits.drop()
             self.meta.drop()
+        return is_there
 
     def refuse_what_cannot_hold_a_log(self) -> None:
         """Raise ConfigurationError for a view, a capped collection or the like in our place."""

@@ -1,14 +1,16 @@
-"""Finding and reading commits: by place, by key, by time.
+"""Finding and reading events: by place, by key, by time.
 
 A read that touches an index twice, or several shards, could show a later commit without an
 earlier one. So reads are bounded by a head that was read before them; where all commits count,
-they end at the first that is missing.
+they end at the first that is missing. What is found by a key, an id or a time may be a part that
+no commit made visible (see ``documents.py``): ``standing`` leaves those out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import islice
 from time import monotonic
 from typing import Any, Final
 
@@ -22,10 +24,12 @@ from eventstore.query import EventQuery
 from eventstore.reading import filters_nothing
 from eventstore_mongodb.by_time import page_by_time
 from eventstore_mongodb.documents import (
+    END,
     NEW,
-    ONLY_IDS,
+    ONLY_TOKEN,
     WITHOUT_EVENTS,
-    WITHOUT_PAYLOADS,
+    Piece,
+    Projection,
     StoredCommit,
     entity_key,
     id_key,
@@ -35,42 +39,49 @@ from eventstore_mongodb.selecting import (
     any_key,
     keys_clause,
     needles_of,
-    times_clause,
+    time_clauses,
 )
 
 Commits = MongoCollection[Any]
 
 _WINDOW: Final = 1000
 """Sequences looked through at once, at first."""
-_WIDEST: Final = 100_000
-_FEW: Final = 8
-_GROWTH: Final = 8
-"""By what a window grows that held few commits."""
+_WIDEST: Final = 10_000_000
+_GROWTH: Final = 16
+"""By what a window grows, at most, that held few documents."""
+_MANY: Final = 10_000
+"""Documents wanted where all of them are."""
 _FETCHED_BYTES: Final = 8_000_000
 """Roughly how much is fetched at once."""
 _AT_ONCE: Final = 200
 """Keys looked up at once: so many an engine merges in index order without sorting."""
+_BATCH: Final = 500
+"""Documents taken from a cursor, or asked for by ``_id``, at once."""
+_PARTS: Final = 50
+"""Parts of one commit fetched at once."""
 _PLACES: Final = 1000
 _CUT_KEPT: Final = 1.0
-"""Seconds for which a commit is not read again that the last page did not exhaust."""
+"""Seconds for which a document is not read again that the last page did not exhaust."""
 
-_END: Final = {"_id": 0, "last": 1}
-"""The projection of where a commit ends: every index that is used by key holds it."""
+_ONLY_LAST: Final[Projection] = {"_id": 0, "last": 1}
+"""The projection of where a commit ends: the index holds it."""
 
 
 class CommitReader:
-    """Reads one log's commits, within a session or without."""
+    """Reads one log's commits and their events, within a session or without."""
 
     def __init__(
         self,
         commits: Commits,
         raw: Callable[[Any], Any] = lambda document: document,
         *,
+        log_format: int,
         linearizable: bool = False,
         **session: Any,
     ) -> None:
         """``commits`` gives raw documents, or documents that ``raw`` makes raw.
         ``linearizable`` tells whether the server has such reads."""
+        self._end_field = "last" if log_format == 1 else END
         self._concern = ReadConcern("linearizable" if linearizable else "majority")
         self._commits = commits
         self._raw = raw
@@ -79,32 +90,31 @@ class CommitReader:
         """The head, as it was seen last."""
         self._end = (0, 0)
         """A sequence, and where the commit that holds it ends."""
-        self._cut: tuple[StoredCommit | None, float] = (None, 0.0)
-        """The commit in which the last page ended, and when that was."""
+        self._cut: tuple[Piece | None, float] = (None, 0.0)
+        """In what the last page ended, and when that was."""
         self._places: dict[Entity, tuple[int, int]] = {}
         """Where a page of an entity ended: version and sequence."""
 
     # --- The tail
 
-    def since(self, last: int, limit: int) -> list[StoredCommit]:
-        """Return the commit that ends at ``last`` and those after it, without events."""
-        found = self.find({"last": {"$gte": last}}, WITHOUT_EVENTS)
-        return self._taken(found.sort("last", 1).limit(limit))
+    def since(self, last: int, limit: int, projection: Projection) -> list[StoredCommit]:
+        """Return the commit that ends at ``last`` and those after it."""
+        found = self.find({"last": {"$gte": last}}, projection)
+        return [self._commit(document) for document in found.sort("last", 1).limit(limit)]
 
-    def after(self, last: int, limit: int) -> list[StoredCommit]:
-        """Return the commits after ``last``, with the ids of their events alone."""
-        found = self.find({"last": {"$gt": last}}, ONLY_IDS)
-        return self._taken(found.sort("last", 1).limit(limit))
+    def ends_at(self, sequence: int) -> bool:
+        """Return whether a commit ends there."""
+        return any(True for _ in self.find({"last": sequence}, _ONLY_LAST).limit(1))
 
     def tail(self) -> StoredCommit | None:
         """Return the newest commit, without events."""
         found = self.find({"last": {"$gte": self.head()}}, WITHOUT_EVENTS)
-        return next(iter(self._taken(found.sort("last", -1).limit(1))), None)
+        return next(map(self._commit, found.sort("last", -1).limit(1)), None)
 
     def head(self) -> int:
         """Return where the newest commit ends; 0 in an empty log."""
         for lower in (self.seen, 0):  # an index is quickest from near the end of a range
-            for found in self.find({"last": {"$gte": lower}}, _END).sort("last", -1).limit(1):
+            for found in self.find({"last": {"$gte": lower}}, _ONLY_LAST).sort("last", -1).limit(1):
                 self.seen = int(found["last"])
                 return self.seen
         self.seen = 0
@@ -138,19 +148,19 @@ class CommitReader:
             lowest = after if page.ascending else max(after, up_to - wanted)
             highest = min(up_to, after + wanted) if page.ascending else up_to
         key = _entity_key_of(page) if page.above_version else None
-        commits = self._commits_between(
+        pieces = self._pieces_between(
             page.query, lowest, highest, ascending=page.ascending, wanted=wanted
         )
-        with closing(commits):
-            for commit in commits:
-                if key and commit.versions().get(key, 0) <= page.above_version:
+        with closing(pieces):
+            for piece in pieces:
+                if key and piece.versions().get(key, 0) <= page.above_version:
                     continue
-                events = commit.events(needles, lowest, highest)
+                events = piece.events(needles, lowest, highest)
                 if accept is not None:
                     events = [event for event in events if accept(event)]
                 taken += events if page.ascending else reversed(events)
                 if len(taken) >= wanted:
-                    self._cut = (commit, monotonic())
+                    self._cut = (piece, monotonic())
                     break
         taken = taken[page.offset : wanted]
         self._remember_place(page, taken)
@@ -160,17 +170,17 @@ class CommitReader:
 
     def with_ids(self, keys: Sequence[EventKey]) -> list[Event]:
         """Return the events of these identities, those that are recorded."""
-        wanted = set(keys)
+        wanted = {(tenant_id, event_id.bytes) for tenant_id, event_id in keys}
         events: list[Event] = []
         for start in range(0, len(keys), _WINDOW):
             ids = [id_key(event_id) for _, event_id in keys[start : start + _WINDOW]]
             found = self.find({"events.id": ids[0] if len(ids) == 1 else {"$in": ids}})
             bare = set(map(bytes, ids))
-            for commit in map(self.commit, found):
+            for piece in self.standing(self._pieces(found)):
                 events += [
                     event
-                    for event in commit.events_with_ids(bare)
-                    if (event.tenant_id, event.event_id) in wanted
+                    for event in piece.events_with_ids(bare)
+                    if (event.tenant_id, event.event_id.bytes) in wanted
                 ]
         return events
 
@@ -183,19 +193,22 @@ class CommitReader:
             wanted = set(keys[start : start + _AT_ONCE])
             below: Mapping[str, Any] = {}
             while wanted:
-                # The newest commits come first, so each that is looked at settles an entity or
-                # more; unless it holds another tenant's, and then the search goes on below it.
+                # The newest come first, so each that is looked at settles an entity or more;
+                # unless it is no commit's, or in a log of format 1 holds another tenant's: then
+                # the search goes on below it.
                 limit = len(wanted)
                 query = {**any_key(sorted(wanted)), **below}
-                newest = self._taken(self.find(query, WITHOUT_EVENTS).sort("last", -1).limit(limit))
-                for commit in newest:
-                    versions = commit.versions()
+                newest = self._pieces(
+                    self.find(query, WITHOUT_EVENTS).sort(self._end_field, -1).limit(limit)
+                )
+                for piece in self.standing(newest):
+                    versions = piece.versions()
                     for key in wanted & versions.keys():
                         found[by_key[key]] = versions[key]
                         wanted.remove(key)
                 if len(newest) < limit:
                     break
-                below = {"last": {"$lt": newest[-1].last}}
+                below = {self._end_field: {"$lt": newest[-1].last}}
         return found
 
     # --- Summaries
@@ -205,8 +218,12 @@ class CommitReader:
         if filters_nothing(query):
             return head
         needles = needles_of(query)
-        commits = self._commits_between(query, 0, head, projection=WITHOUT_PAYLOADS)
-        return sum(sum(map(query.matches, commit.events(needles, 0, head))) for commit in commits)
+        clauses = [clause] if (clause := keys_clause(query)) else time_clauses(query)
+        if clauses:  # in no order
+            pieces = (piece for each in clauses for piece in self._all(each))
+        else:
+            pieces = self._pieces_between(query, 0, head, wanted=_MANY)
+        return sum(sum(map(query.matches, piece.events(needles, 0, head))) for piece in pieces)
 
     def new_entities(
         self, entity_type: str | None, tenant_id: str | None, head: int
@@ -215,33 +232,28 @@ class CommitReader:
         key = NEW if entity_type is None else f"{NEW}:{entity_type}"
         query = EventQuery(entity_type=entity_type, tenant_id=tenant_id)
         needles = [FIRST_VERSION, *needles_of(query)]
-        for commit in self._windows(
-            {"keys": key}, 0, head, ascending=False, projection=WITHOUT_PAYLOADS
-        ):
-            for event in reversed(commit.events(needles, 0, head)):
+        for piece in self._windows({"keys": key}, 0, head, ascending=False):
+            for event in reversed(piece.events(needles, 0, head)):
                 if event.version == 1 and query.matches(event):
                     yield event.entity
 
     # --- Windows
 
-    def _commits_between(
-        self,
-        query: EventQuery,
-        after: int,
-        up_to: int,
-        *,
-        ascending: bool = True,
-        wanted: int = _WINDOW,
-        projection: Any = None,
-    ) -> Generator[StoredCommit]:
-        clause = keys_clause(query) or times_clause(query)
+    def _pieces_between(
+        self, query: EventQuery, after: int, up_to: int, *, ascending: bool = True, wanted: int
+    ) -> Generator[Piece]:
         if query.from_sequence is not None:
             after = max(after, query.from_sequence)
         if query.to_sequence is not None:
             up_to = min(up_to, query.to_sequence)
-        return self._windows(
-            clause, after, up_to, ascending=ascending, wanted=wanted, projection=projection
-        )
+        clause = keys_clause(query)
+        if not clause and (times := time_clauses(query)):
+            found = self._few(times)
+            if found is not None:
+                found = [piece for piece in found if piece.last > after and piece.first <= up_to]
+                yield from found if ascending else reversed(found)
+                return
+        yield from self._windows(clause, after, up_to, ascending=ascending, wanted=wanted)
 
     def _windows(
         self,
@@ -251,82 +263,171 @@ class CommitReader:
         *,
         ascending: bool = True,
         wanted: int = _WINDOW,
-        projection: Any = None,
-    ) -> Generator[StoredCommit]:
-        """Yield commits that hold something above ``after`` and up to ``up_to``.
-
-        Where they end is read first, from an index alone, a window of sequences at a time; then
-        they are fetched. So an engine never has to sort documents, nor reads any in vain.
-        """
-        if ascending and after < up_to and (commit := self._cut_at(after + 1)) is not None:
-            yield commit
-            after = commit.last
+    ) -> Generator[Piece]:
+        """Yield, in order, what holds something above ``after`` and up to ``up_to``: a window of
+        sequences at a time, which is fetched as it comes and sorted here, so that no engine has
+        to. A window grows where it held less than is wanted."""
+        if ascending and after < up_to and (piece := self._cut_at(after + 1)) is not None:
+            yield piece
+            after = piece.last
         if after >= up_to:
             return
         if ascending and not clause:
-            yield from self._chain(after, up_to, projection)
+            yield from self._chain(after, up_to)
             return
         low, high = after, self._end_of_commit(up_to)
         width = max(wanted, _WINDOW)
+        growth = _GROWTH if clause else 1  # without one every window is full
         while low < high:
             middle = min(low + width, high) if ascending else max(high - width, low)
             window = (low, middle) if ascending else (middle, high)
-            query = {**clause, "last": {"$gt": window[0], "$lte": window[1]}}
-            ends = sorted(found["last"] for found in self.find(query, _END))
-            yield from self._ending_at(ends if ascending else ends[::-1], projection)
-            if len(ends) < _FEW:
-                width = min(width * _GROWTH, _WIDEST)
+            pieces: Iterable[Piece] | None = None
+            if clause:
+                pieces = self._few([{**clause, self._end_field: _within(*window)}])
+                if pieces is None and width > _WINDOW:
+                    width, growth = max(width // _GROWTH, _WINDOW), 1
+                    continue
+                if pieces is not None and not ascending:
+                    pieces = reversed(pieces)
+            if pieces is None:
+                pieces = self._one_by_one(clause, window, after, up_to, ascending=ascending)
+            count = 0
+            for piece in pieces:
+                count += 1
+                yield piece
+            width = min(width * max(min(growth, wanted // max(count, 1)), 1), _WIDEST)
             low, high = (middle, high) if ascending else (low, middle)
 
-    def _ending_at(self, ends: Sequence[int], projection: Any) -> Iterator[StoredCommit]:
-        """Yield the commits that end at these sequences, in their order."""
+    def _few(self, queries: Sequence[Mapping[str, Any]]) -> list[Piece] | None:
+        """Return, in order, what any of ``queries`` finds, None where that is too much at once."""
+        pieces: list[Piece] = []
+        size = 0
+        for query in queries:
+            with closing(self.find(query)) as found:
+                for piece in map(self.piece, found):
+                    size += piece.size
+                    if size > _FETCHED_BYTES:
+                        return None
+                    pieces.append(piece)
+        return sorted(self.standing(pieces), key=_last_of)
+
+    def _all(self, query: Mapping[str, Any]) -> Iterator[Piece]:
+        """Yield what a query finds, in no order."""
+        with closing(self.find(query)) as found:
+            while some := self._pieces(islice(found, _BATCH)):
+                yield from self.standing(some)
+
+    def _one_by_one(
+        self,
+        clause: Mapping[str, Any],
+        window: tuple[int, int],
+        after: int,
+        up_to: int,
+        *,
+        ascending: bool,
+    ) -> Iterator[Piece]:
+        """Yield, in order, what ends in a window: where, is read first."""
+        field = self._end_field if clause else "last"
+        query = {**clause, field: _within(*window)}
+        found = self.find(query, {"_id": 0, field: 1})
+        ends = sorted({each[field] for each in found}, reverse=not ascending)
         start, count = 0, 1
         while start < len(ends):
-            some = list(ends[start : start + count])
-            found = self.find({"last": some[0] if count == 1 else {"$in": some}}, projection)
-            commits = {commit.last: commit for commit in self._taken(found)}
-            yield from (commits[end] for end in some if end in commits)
+            some = ends[start : start + count]
+            found = list(self.find({**clause, field: some[0] if count == 1 else {"$in": some}}))
+            if clause:
+                pieces = self.standing(self._pieces(found))
+                yield from sorted(pieces, key=_last_of, reverse=not ascending)
+            else:
+                commits = sorted(found, key=lambda each: int(each["last"]), reverse=not ascending)
+                for document in commits:
+                    yield from self._pieces_of(document, after, up_to, ascending=ascending)
             start += count
-            average = sum(commit.size for commit in commits.values()) // max(len(commits), 1)
+            average = sum(len(self._raw(each).raw) for each in found) // max(len(found), 1)
             count = max(1, min(count * 4, _FETCHED_BYTES // max(average, 1)))
 
-    def _chain(self, after: int, up_to: int, projection: Any) -> Generator[StoredCommit]:
-        """Yield all commits that hold something above ``after`` and up to ``up_to``, which may
-        be beyond the head; end where one is missing."""
-        ended_by = self.find({"last": {"$gt": after, "$lte": up_to}}, projection)
-        with closing(ended_by.sort("last", 1)):
-            for commit in map(self.commit, ended_by):
-                if commit.first > after + 1:
+    def _chain(self, after: int, up_to: int) -> Generator[Piece]:
+        """Yield all that holds something above ``after`` and up to ``up_to``, which may be
+        beyond the head; end where something is missing."""
+        with closing(self.find({"last": _within(after, up_to)}).sort("last", 1)) as found:
+            while True:
+                document = next(found, None)
+                if document is None and after < up_to:
+                    # The one that holds up_to; or, one by one, what was added meanwhile.
+                    following = self.find({"last": {"$gt": after}}).sort("last", 1).limit(1)
+                    document = next(following, None)
+                if document is None:
                     return
-                after = commit.last
-                yield commit
-        # Then the one that holds up_to; or, one by one, what was added meanwhile.
-        while after < up_to and (found := self._commit_with(after + 1)):
-            if found[0].first > after + 1:
-                return
-            after = found[0].last
-            yield found[0]
+                reached = after
+                for piece in self._pieces_of(document, after, up_to):
+                    if piece.first > after + 1:
+                        return
+                    after = piece.last
+                    yield piece
+                if after == reached:
+                    return
 
-    def _commit_with(self, sequence: int) -> list[StoredCommit]:
-        """Return the commit that holds ``sequence``, if there is one."""
-        return self._taken(self.find({"last": {"$gte": sequence}}).sort("last", 1).limit(1))
+    def _pieces_of(
+        self, document: Any, after: int, up_to: int, *, ascending: bool = True
+    ) -> Iterator[Piece]:
+        """Yield, in order, what of a commit holds something above ``after`` and up to
+        ``up_to``."""
+        if "parts" not in document:
+            yield self.piece(document)
+            return
+        ids = self._commit(document).part_ids(after, up_to)[:: 1 if ascending else -1]
+        for start in range(0, len(ids), _PARTS):
+            found = self.find({"_id": {"$in": ids[start : start + _PARTS]}})
+            yield from sorted(self._pieces(found), key=_last_of, reverse=not ascending)
+
+    def pieces_of_all(
+        self, commits: Sequence[StoredCommit], projection: Projection
+    ) -> list[Piece] | None:
+        """Return what ``commits``, read with ``projection``, hold, in order; None if it is too
+        much, or not all there."""
+        ids = [part_id for commit in commits for part_id in commit.part_ids(0, commit.last)]
+        if len(ids) > _BATCH:
+            return None
+        pieces = [Piece(commit.document) for commit in commits if not commit.part_ends]
+        if ids:
+            parts = self._pieces(self.find({"_id": {"$in": ids}}, projection))
+            if len(parts) < len(ids):
+                return None
+            pieces += parts
+        return sorted(pieces, key=_last_of)
+
+    def standing(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        """Return those of ``pieces`` that a commit made visible, in the same order: a writer that
+        lost a race, or ended before it committed, left parts that count for nothing."""
+        places = list({piece.commit for piece in pieces if piece.is_part})
+        if not places:
+            return pieces
+        tokens: dict[int, bytes] = {}
+        for start in range(0, len(places), _BATCH):
+            query = {"_id": {"$in": places[start : start + _BATCH]}}
+            tokens.update((each["_id"], each["token"]) for each in self.find(query, ONLY_TOKEN))
+        return [
+            piece
+            for piece in pieces
+            if not piece.is_part or tokens.get(piece.commit) == piece.token
+        ]
 
     def _end_of_commit(self, sequence: int) -> int:
         """Return the last sequence of the commit that holds ``sequence``."""
         known, end = self._end
         if known != sequence:
-            found = self.find({"last": {"$gte": sequence}}, _END).sort("last", 1).limit(1)
+            found = self.find({"last": {"$gte": sequence}}, _ONLY_LAST).sort("last", 1).limit(1)
             end = next((int(commit["last"]) for commit in found), sequence)
             self._end = (sequence, end)
         return end
 
-    def _cut_at(self, sequence: int) -> StoredCommit | None:
-        """Return the commit in which the last page ended, if it was only just read, and the
-        next one begins there."""
-        commit, when = self._cut
-        if commit is None or monotonic() - when > _CUT_KEPT:
+    def _cut_at(self, sequence: int) -> Piece | None:
+        """Return that in which the last page ended, if it was only just read, and the next one
+        begins there."""
+        piece, when = self._cut
+        if piece is None or monotonic() - when > _CUT_KEPT:
             return None
-        return commit if commit.first < sequence <= commit.last else None
+        return piece if piece.first < sequence <= piece.last else None
 
     def up_to(self, page: PageRequest) -> int:
         if page.up_to is not None:
@@ -356,11 +457,22 @@ class CommitReader:
     def find(self, query: Mapping[str, Any], projection: Any = None) -> Any:
         return self._commits.find(query, projection and dict(projection), **self._session)
 
-    def commit(self, document: Any) -> StoredCommit:
+    def piece(self, document: Any) -> Piece:
+        return Piece(self._raw(document))
+
+    def _pieces(self, found: Iterable[Any]) -> list[Piece]:
+        return [self.piece(document) for document in found]
+
+    def _commit(self, document: Any) -> StoredCommit:
         return StoredCommit(self._raw(document))
 
-    def _taken(self, found: Any) -> list[StoredCommit]:
-        return [self.commit(document) for document in found]
+
+def _last_of(piece: Piece) -> int:
+    return piece.last
+
+
+def _within(after: int, up_to: int) -> dict[str, int]:
+    return {"$gt": after, "$lte": up_to}
 
 
 def _acceptor(page: PageRequest) -> Callable[[Event], bool] | None:

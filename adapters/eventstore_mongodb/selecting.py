@@ -1,7 +1,7 @@
-"""Which commits may hold what a query asks for, and which of their bytes tell that quickly.
+"""Which documents may hold what a query asks for, and which of their bytes tell that quickly.
 
-What is found this way is checked on the events: a commit that has a key has an event with it, but
-not necessarily one that matches in every field.
+What is found this way is checked on the events: a document that has a key has an event with it,
+but not necessarily one that matches in every field.
 """
 
 from __future__ import annotations
@@ -13,19 +13,24 @@ from typing import Any, Final
 from eventstore.encoding import to_microseconds
 from eventstore.event import Entity
 from eventstore.query import EventQuery
-from eventstore_mongodb.documents import TIME_CLASSES, entity_key, time_range
+from eventstore_mongodb.documents import (
+    TIME_CLASSES,
+    entity_key,
+    keys_of_any_tenant,
+    time_range,
+)
 
 FIRST_VERSION: Final = b"\x10version\x00\x01\x00\x00\x00"
 """What the bytes of an entity's first event hold."""
 
 
 def any_key(keys: Sequence[str]) -> dict[str, Any]:
-    """Return the clause for commits that have one of these keys."""
+    """Return the clause for documents that have one of these keys."""
     return {"keys": keys[0] if len(keys) == 1 else {"$in": list(keys)}}
 
 
 def keys_clause(query: EventQuery) -> dict[str, Any]:
-    """Return what narrows down the commits by key; empty where nothing does."""
+    """Return what narrows down the documents by key; empty where nothing does."""
     keys = _lookup_of(query)
     return {} if keys is None else any_key(keys)
 
@@ -39,17 +44,18 @@ def times_of(query: EventQuery) -> tuple[int | None, int | None]:
     )
 
 
-def times_clause(query: EventQuery) -> dict[str, Any]:
-    """Return what narrows down the commits by time; empty where nothing does."""
+def time_clauses(query: EventQuery) -> list[dict[str, Any]]:
+    """Return what narrows down the documents by time, one for each time class, to be asked for
+    one by one (engines read an ``$or`` of them, or one beside another bound, without the index);
+    none where nothing does."""
     lowest, highest = times_of(query)
     if lowest is None and highest is None:
-        return {}
-    ranges = [time_range(time_class, lowest, highest) for time_class in TIME_CLASSES]
-    return {"$or": [{"time_index": each} for each in ranges]}
+        return []
+    return [{"time_index": time_range(number, lowest, highest)} for number in TIME_CLASSES]
 
 
 def _lookup_of(query: EventQuery) -> list[str] | None:
-    """Return keys of which a commit has at least one if an event in it matches; None if the
+    """Return keys of which a document has at least one if an event in it matches; None if the
     query has no field that is indexed by key.
 
     Only the most selective field counts: an engine uses one entry of an array at a time, and
@@ -63,8 +69,9 @@ def _ranked_lookup(query: EventQuery) -> tuple[int, list[str]] | None:
     if query.entity_id is not None:
         if query.entity_type is None:
             return 1, [f"entity_id:{query.entity_id}"]
-        entity = Entity(query.entity_type, query.entity_id, query.tenant_id or "")
-        return 0, [entity_key(entity)]
+        if query.tenant_id is None:
+            return 0, keys_of_any_tenant(query.entity_type, query.entity_id)
+        return 0, [entity_key(Entity(query.entity_type, query.entity_id, query.tenant_id))]
     if query.workflow_id is not None:
         return 2, [f"workflow:{query.workflow_id}"]
     if query.tags is not None:
@@ -95,11 +102,16 @@ def needles_of(query: EventQuery) -> list[bytes]:
     ]
     if query.tenant_id:
         needles.append(_text_field("tenant_id", query.tenant_id))
+    needles += [_text(tag) for tag in query.tags or ()]
     if query.event_types is not None and len(query.event_types) == 1:
         needles.append(_text_field("type", next(iter(query.event_types))))
     return needles
 
 
 def _text_field(name: str, value: str) -> bytes:
+    return b"\x02%s\0%s" % (name.encode(), _text(value))
+
+
+def _text(value: str) -> bytes:
     text = value.encode()
-    return b"\x02%s\0%s%s\0" % (name.encode(), struct.pack("<i", len(text) + 1), text)
+    return b"%s%s\0" % (struct.pack("<i", len(text) + 1), text)

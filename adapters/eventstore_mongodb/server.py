@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -16,8 +16,8 @@ import msgspec
 import pymongo
 from bson.errors import BSONError
 from pymongo.client_session import ClientSession
-from pymongo.errors import ConfigurationError as DriverConfigurationError
 from pymongo.errors import (
+    BulkWriteError,
     ConnectionFailure,
     InvalidName,
     InvalidOperation,
@@ -27,7 +27,9 @@ from pymongo.errors import (
     WaitQueueTimeoutError,
     WriteConcernError,
 )
+from pymongo.errors import ConfigurationError as DriverConfigurationError
 
+from eventstore.deadline import INSTANT, time_left
 from eventstore.errors import (
     ConfigurationError,
     CorruptLogError,
@@ -45,6 +47,8 @@ _PASSED_ON: Final = re.compile(
     "|disableocspendpointcheck|insecure)?"
 )
 """Options, in lower case, that change no guarantee."""
+
+_SECRET: Final = re.compile(r"(?i)password|authmechanismproperties")
 
 _SETTLED: Final = {
     "w": "majority",
@@ -65,12 +69,15 @@ _INSTEAD: Final = dict.fromkeys(
     "use timeout (seconds), which bounds every operation",
 )
 
+_DUPLICATE: Final = 11000
 _OUT_OF_DISK: Final = 14031
 _UNAUTHORIZED: Final = frozenset({13, 18, 8000})
 _TRANSIENT: Final = frozenset(
-    {6, 7, 50, 89, 91, 112, 189, 246, 262, 290, 9001, 10107, 11600, 11602, 13435, 13436}
+    {6, 7, 50, 89, 91, 112, 134, 189, 202, 246, 262, 290, 9001, 10107}
+    | {11600, 11601, 11602, 13435, 13436}
 )
-"""Codes of what passes: network, time limits, write conflicts, shutdown, a change of primary."""
+"""Codes of what passes: network, time limits, write conflicts, shutdown, a change of primary,
+reads that a majority cannot serve yet, an operation that was killed."""
 _CLOCK_ASKED_EVERY: Final = 60.0
 
 
@@ -78,6 +85,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     """What the server says of itself."""
 
     version: str
+    name: str = ""
+    """What it is, with its version: not all that speak MongoDB's protocol are MongoDB."""
     has_replication: bool = False
     """A replica set or a router: there are linearizable reads and change streams."""
     is_router: bool = False
@@ -121,7 +130,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
         else:
             why = _INSTEAD.get(lower, "is unknown, or could change what the store guarantees")
             raise ConfigurationError(f"{name}: {why}")
-    milliseconds = max(round(settings.timeout * 1000), 1)
+    milliseconds = max(round(time_left(settings.timeout) * 1000), 1)
     options.setdefault("connectTimeoutMS", min(milliseconds, 20_000))
     options.setdefault("appName", "eventstore")
     return {**options, "serverSelectionTimeoutMS": milliseconds, "retryWrites": False}
@@ -147,8 +156,25 @@ def connected(settings: Settings) -> pymongo.MongoClient[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # some bad values the driver only warns of
             return pymongo.MongoClient[Any](url, connect=False, **options)
-    except (PyMongoError, ValueError, TypeError, UserWarning) as error:
-        raise ConfigurationError(f"{settings.safe_url}: {error}") from error
+    except (PyMongoError, ValueError, TypeError, OSError, UserWarning) as error:
+        # A missing certificate is an OSError. Without the cause, for the reason above.
+        raise ConfigurationError(
+            f"{settings.safe_url}: {_without_secrets(str(error), options)}"
+        ) from None
+
+
+def _without_secrets(text: str, options: Mapping[str, Any]) -> str:
+    """Return what the driver says without the values of options that may be secret."""
+    for name, value in options.items():
+        if _SECRET.search(name) and str(value):
+            text = text.replace(str(value), "***")
+    return text
+
+
+def closed(client: pymongo.MongoClient[Any], timeout: float) -> None:
+    """Close a client within ``timeout`` seconds, whether or not the server says goodbye."""
+    with pymongo.timeout(max(timeout, INSTANT)):
+        client.close()
 
 
 def described(client: pymongo.MongoClient[Any]) -> Server:
@@ -161,13 +187,29 @@ def described(client: pymongo.MongoClient[Any]) -> Server:
             "directConnection: this server is a member of a replica set of several; connected to"
             " directly it would be read from when it is no longer the primary; leave it out"
         )
+    build = client.server_info()
     return Server(
-        version=str(client.server_info()["version"]),
+        version=str(build["version"]),
+        name=server_name(build),
         has_replication=is_router or "setName" in hello,
         is_router=is_router,
         has_transactions=_has_transactions(client),
         max_document_bytes=hello["maxBsonObjectSize"],
     )
+
+
+def server_name(build: Mapping[str, Any]) -> str:
+    """Return what a server is, from its reply to ``buildInfo``.
+
+    Others give MongoDB's version as theirs, for drivers look at it. Only MongoDB names the
+    commit it was built from and its allocator; SecantusDB adds its own version.
+    """
+    said = f"MongoDB {build['version']}"
+    if "secantusVersion" in build:
+        return f"SecantusDB {build['secantusVersion']}, announced as {said}"
+    if str(build.get("gitVersion", "")).strip("0") and "allocator" in build:
+        return said
+    return f"a server announced as {said}"
 
 
 def _has_transactions(client: pymongo.MongoClient[Any]) -> bool:
@@ -184,7 +226,7 @@ def _has_transactions(client: pymongo.MongoClient[Any]) -> bool:
 def driver_errors(timeout: float, *, may_have_written: bool = False) -> Iterator[None]:
     """Bound what the driver does by ``timeout`` seconds, and translate its errors."""
     try:
-        with pymongo.timeout(max(timeout, 0.001)):
+        with pymongo.timeout(max(timeout, INSTANT)):
             yield
     except BSONError as error:
         raise CorruptLogError(f"a stored document cannot be read: {error}") from error
@@ -209,8 +251,7 @@ def is_passing(error: PyMongoError) -> bool:
 
 def translated(error: PyMongoError, *, may_have_written: bool = False) -> Exception:
     """Return the error of ours for one of the driver's."""
-    # What follows ", full error:" is the whole reply; the summary before it will do.
-    text = str(error).partition(", full error:")[0]
+    text = _summary(error)
     if isinstance(error, OperationFailure) and error.code in _UNAUTHORIZED:
         return ConfigurationError(
             f"the server refuses this user: {text}; check user, password, authSource and roles"
@@ -227,6 +268,37 @@ def translated(error: PyMongoError, *, may_have_written: bool = False) -> Except
     return StoreUnavailableError(
         f"the MongoDB server {what}: {text}", may_have_written=False, transient=False
     )
+
+
+@contextmanager
+def several_inserted() -> Iterator[None]:
+    """Translate the driver's error for several documents into the one for each; let pass that
+    they were inserted before, by an attempt whose answer was lost."""
+    try:
+        yield
+    except BulkWriteError as error:
+        details = error.details or {}
+        refused = [each for each in details["writeErrors"] if each["code"] != _DUPLICATE]
+        if refused:
+            raise OperationFailure(refused[0]["errmsg"], refused[0]["code"]) from error
+        for unconfirmed in details["writeConcernErrors"]:
+            raise WriteConcernError(unconfirmed["errmsg"], unconfirmed["code"]) from error
+
+
+def in_doubt(error: PyMongoError) -> StoreUnavailableError:
+    """Return the error of ours where something may be stored, and ``error`` keeps us from
+    finding out."""
+    return StoreUnavailableError(
+        f"it is not known whether the append was stored, for the look was refused:"
+        f" {_summary(error)}; once that is settled, append the same events again",
+        may_have_written=True,
+        transient=False,
+    )
+
+
+def _summary(error: PyMongoError) -> str:
+    # What follows ", full error:" is the whole reply; what stands before it will do.
+    return str(error).partition(", full error:")[0]
 
 
 @contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from math import ceil
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 
@@ -19,11 +21,13 @@ from eventstore.commit import (
     entities_of,
     keys_of,
     plan,
+    twins_of,
 )
 from eventstore.errors import BatchTooLargeError, StoreUnavailableError
 from eventstore.event import Entity, Event
 from eventstore_postgres import wire
-from eventstore_postgres.queries import where, within
+from eventstore_postgres.queries import compared, where, within
+from eventstore_postgres.translation import replaced
 
 MOST_BYTES: Final = 500_000_000
 """In one batch: a message to PostgreSQL, and an array in it, has at most 1 GB."""
@@ -31,28 +35,64 @@ MOST_BYTES: Final = 500_000_000
 _LOCK_CLASS: Final = 1702260588
 """The upper half of the lock's key (see append.sql); the lower is the table's oid."""
 
-_CALL: Final = 'SELECT * FROM "eventstore".{}({})'
+_CALL: Final = """
+    SELECT (made.answer).* FROM (
+        SELECT "eventstore".{function}({arguments}) AS answer
+        FROM "eventstore".log WHERE log_id OPERATOR(pg_catalog.=) %b OFFSET 0
+    ) made
+"""
+# No row where the log is another than was opened. (OFFSET 0: else the function ran once a column.)
+# That the table is read also keeps it from being dropped until the transaction ends.
 
-_FIRST_MATCH: Final = 'SELECT coalesce(min(sequence), 0) FROM "eventstore".events WHERE $where'
+_LOG: Final = ("int8", "bool")  # the patience, whether to notify
+_ENTITIES: Final = ("text[]",) * 3
+_TYPES: Final = {
+    "log_state": (*_LOG, "uuid[]", "text[]", *_ENTITIES),
+    "append_one": (
+        *_LOG, "int8", "int8", "uuid", "text", "text", "text", "text", "text", "text[]", "json",
+        "json", "int4", "timestamptz",
+    ),
+    "append_many": (
+        *_LOG, "int8", "timestamptz", *_ENTITIES, "int8[]", "uuid[]", "text[]", "text[]", "text[]",
+        "text[]", "json[]", "json[]", "int4[]", "timestamptz[]", "int8[]", "int8[]", "int8[]",
+    ),
+}  # fmt: skip
+"""Of the functions' parameters: so that none that fits less well is ever meant."""
+
+_CALLS: Final = {
+    function: _CALL.format(
+        function=function, arguments=", ".join(f"%b::pg_catalog.{each}" for each in types)
+    )
+    for function, types in _TYPES.items()
+}
+
+_FIRST_MATCH: Final = """
+    SELECT coalesce(pg_catalog.min(sequence), 0) FROM "eventstore".events WHERE $where
+"""
 
 _FIND: Final = """
-    SELECT e.* FROM unnest(%b::uuid[], %b::text[]) AS k (event_id, tenant_id)
+    SELECT e.* FROM ROWS FROM (
+        pg_catalog.unnest(%b::pg_catalog.uuid[]), pg_catalog.unnest(%b::pg_catalog.text[])
+    ) AS k (event_id, tenant_id)
     CROSS JOIN LATERAL (
         SELECT $columns FROM "eventstore".events e
-        WHERE e.event_id = k.event_id AND e.tenant_id || '' = k.tenant_id
+        WHERE e.event_id OPERATOR(pg_catalog.=) k.event_id
+            AND (e.tenant_id OPERATOR(pg_catalog.||) '') OPERATOR(pg_catalog.=) k.tenant_id
         OFFSET 0
     ) e
 """
 # tenant_id || '' and OFFSET 0: see append.sql.
 
 _HOLDERS: Final = """
-    SELECT l.pid::text, coalesce(a.usename::text, '?'), coalesce(a.application_name, ''),
-        coalesce(a.state, '?')
-    FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
-    WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-        AND l.classid = {lock_class}
-        AND l.objid = pg_catalog.to_regclass('"eventstore".events')::oid
-        AND l.pid {compared} pg_catalog.pg_backend_pid()
+    SELECT l.pid::pg_catalog.text, coalesce(a.usename::pg_catalog.text, '?'),
+        coalesce(a.application_name, ''), coalesce(a.state, '?')
+    FROM pg_catalog.pg_locks l
+    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
+    WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' AND l.granted
+        AND l.objsubid OPERATOR(pg_catalog.=) 1::pg_catalog.int2
+        AND l.classid OPERATOR(pg_catalog.=) {lock_class}::pg_catalog.oid
+        AND l.objid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('"eventstore".events')
+        AND l.pid OPERATOR(pg_catalog.{compared}) pg_catalog.pg_backend_pid()
 """
 
 
@@ -60,10 +100,17 @@ class Appender:
     """Appends by one cursor, whose transaction (or autocommit) is the caller's business."""
 
     def __init__(
-        self, cursor: psycopg.Cursor[Any], namespace: str, timeout: float, *, notify: bool
+        self,
+        cursor: psycopg.Cursor[Any],
+        namespace: str,
+        log_id: UUID,
+        timeout: float,
+        *,
+        notify: bool,
     ) -> None:
         self._cursor = cursor
         self._namespace = namespace
+        self._log_id = log_id
         self._timeout = timeout
         self._begin = (wire.int8(ceil(max(timeout, 0.001) * 1000)), b"\1" if notify else b"\0")
 
@@ -79,8 +126,8 @@ class Appender:
             if batch.condition and batch.condition.match:
                 return None
             return self._append_one(batch) if len(batch.drafts) == 1 else self._append_many(group)
-        keys = keys_of(group)
-        if any(batch.condition for batch in group) or len(set(keys)) < len(keys):
+        identities = [identity for batch in group for identity in batch.identities]
+        if any(batch.condition for batch in group) or len(set(identities)) < len(identities):
             return None  # a batch may depend on those before it
         return self._append_many(group)
 
@@ -184,7 +231,7 @@ class Appender:
             recorded_at=None if recorded_at is None else wire.to_time(recorded_at),
             now=wire.to_time(now),
             versions=dict(zip(entities, versions, strict=True)),
-            twins={(twin.tenant_id, twin.event_id): twin for twin in twins},
+            twins=twins_of(twins),
             matches=[self._match(batch, head) for batch in group],
         )
 
@@ -193,19 +240,22 @@ class Appender:
         if condition is None or condition.match or head <= condition.checked_to:
             return 0
         found = where(condition.query)
-        found.add("sequence > %b", wire.int8(condition.checked_to))
+        found.add(compared("sequence", ">"), wire.int8(condition.checked_to))
         self._cursor.execute(
             self._sql(found.put_in(_FIRST_MATCH)),
             found.parameters,
             binary=True,
         )
-        return int(self._row()[0])
+        ((sequence,),) = self._cursor.fetchall()
+        return int(sequence)
 
     def _call(self, function: str, *parameters: wire.Value) -> Any:
-        given = (*self._begin, *parameters)
-        marks = ", ".join(["%b"] * len(given))
-        self._cursor.execute(self._sql(_CALL.format(function, marks)), given, binary=True)
-        return self._row()
+        given = (*self._begin, *parameters, self._log_id.bytes)
+        self._cursor.execute(_call_within(self._namespace, function), given, binary=True)
+        row = self._cursor.fetchone()
+        if row is None:
+            raise replaced(self._namespace)
+        return row
 
     def _busy(self) -> StoreUnavailableError:
         """Return the error that names the sessions which hold the log's lock."""
@@ -214,7 +264,7 @@ class Appender:
             for pid, user, application, state in self._holders("<>")
         ]
         return StoreUnavailableError(
-            f"another append held the log for more than {self._timeout:g} s: "
+            f"another append held the log for more than {self._timeout:.3g} s: "
             + (", ".join(holders) or "it has just ended")
             + "; a transaction that an append has joined holds it until it ends"
         )
@@ -226,10 +276,10 @@ class Appender:
     def _sql(self, text: str) -> str:
         return within(self._namespace, text)
 
-    def _row(self) -> Any:
-        row = self._cursor.fetchone()
-        assert row is not None  # noqa: S101 - these statements return exactly one
-        return row
+
+@cache
+def _call_within(namespace: str, function: str) -> str:
+    return within(namespace, _CALLS[function])
 
 
 def find(cursor: psycopg.Cursor[Any], namespace: str, keys: Sequence[EventKey]) -> list[Event]:

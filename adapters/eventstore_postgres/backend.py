@@ -13,6 +13,7 @@ from psycopg.rows import tuple_row
 
 from eventstore.backend import Backend, Capability, PageRequest
 from eventstore.commit import Batch, EventKey, Outcome
+from eventstore.deadline import time_left
 from eventstore.errors import ConfigurationError, DurabilityWarning, TransactionConflictError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
@@ -21,54 +22,73 @@ from eventstore_postgres import namespaces, wire
 from eventstore_postgres.appending import Appender, find
 from eventstore_postgres.listening import Listener
 from eventstore_postgres.queries import page_query, reads_entity, where, within
-from eventstore_postgres.sessions import Session, Sessions, translated
+from eventstore_postgres.sessions import GuestCursor, Session, Sessions
+from eventstore_postgres.translation import replaced, translated
 
 _PLACE: Final = """
-    SELECT pg_catalog.current_database()::text, pg_catalog.pg_postmaster_start_time(),
-        pg_catalog.to_regclass('"eventstore".events')::oid::bigint
+    SELECT pg_catalog.current_database()::pg_catalog.text,
+        pg_catalog.pg_postmaster_start_time(),
+        pg_catalog.to_regclass('"eventstore".events')::pg_catalog.oid::pg_catalog.int8
 """
 
 _RISKS: Final = """
-    SELECT pg_catalog.current_setting('fsync'), relpersistence::text
-    FROM pg_catalog.pg_class WHERE oid = '"eventstore".events'::regclass
+    SELECT pg_catalog.current_setting('fsync'), relpersistence::pg_catalog.text
+    FROM pg_catalog.pg_class
+    WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('"eventstore".events')
 """
 
 _INFO: Final = """
-    SELECT current_setting('server_version'), current_setting('synchronous_commit'),
-        current_setting('fsync'), pg_total_relation_size('"eventstore".events')
+    SELECT pg_catalog.current_setting('server_version'),
+        pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('fsync'),
+        pg_catalog.pg_total_relation_size(pg_catalog.to_regclass('"eventstore".events'))
 """
+
+_COUNT: Final = 'SELECT pg_catalog.count(*) FROM "eventstore".events WHERE $where'
+
+_HEAD: Final = """
+    SELECT coalesce((SELECT pg_catalog.max(sequence) FROM "eventstore".events), 0)
+    FROM "eventstore".log WHERE log_id OPERATOR(pg_catalog.=) %b
+"""
+
+_VERSION: Final = (
+    'SELECT coalesce(pg_catalog.max(version), 0) FROM "eventstore".events WHERE $where'
+)
 
 _ENTITIES: Final = """
     SELECT entity_type, entity_id, tenant_id FROM "eventstore".events
-    WHERE version = 1 AND $where ORDER BY sequence DESC LIMIT %b OFFSET %b
+    WHERE version OPERATOR(pg_catalog.=) 1 AND $where ORDER BY sequence DESC LIMIT %b OFFSET %b
 """
 
 _TRANSACTION: Final = """
     SELECT pg_catalog.current_setting('transaction_isolation'),
         pg_catalog.current_setting('synchronous_commit'),
-        pg_catalog.current_setting('synchronous_standby_names') <> ''
+        pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''
 """
 
 
 class PostgresBackend(Backend):
     """A log in a schema of its own. Reads go through a pool, appends by a connection apart."""
 
-    options: ClassVar[frozenset[str]] = frozenset({"notify", "pool_size"})
+    options: ClassVar[frozenset[str]] = frozenset({"notify", "owner", "pool_size", "strict"})
 
     def __init__(self, settings: Settings) -> None:
         self._namespace = settings.namespace
         self._sessions = Sessions(settings)
         notify = as_flag("notify", settings.own_options.get("notify", True))
         self._notify = notify and self._sessions.held
-        self._writer: Session | None = self._sessions.connect()
+        session = self._sessions.connect()
+        self._writer: Session | None = session
         try:
-            with self._sessions.bounded(self._writer, settings.timeout):
-                self._log_id = namespaces.open_log(
-                    self._writer, settings.namespace, create=settings.create
-                )
-                self._place = self._place_of(self._writer.cursor())
+            with (
+                self._sessions.bounded(session, time_left(settings.timeout)),
+                translated("the log cannot be opened"),
+            ):
+                self._sessions.begin(session)
+                self._log_id = namespaces.open_log(session, settings)
+                session.execute("COMMIT")
+                self._place = self._place_of(session.cursor())
         except BaseException:
-            self._writer.close()
+            session.close()
             raise
         self._listener = self._new_listener()
 
@@ -79,14 +99,29 @@ class PostgresBackend(Backend):
         return cls(settings)
 
     @classmethod
-    def drop(cls, settings: Settings) -> None:
-        with Sessions(settings).connect() as session:
-            namespaces.drop_log(session, settings.namespace)
+    def drop(cls, settings: Settings) -> bool:
+        sessions = Sessions(settings)
+        session = sessions.connect()
+        try:
+            with (
+                sessions.bounded(session, time_left(settings.timeout)),
+                translated("the log cannot be removed"),
+            ):
+                sessions.begin(session)
+                found = namespaces.drop_log(session, settings.namespace)
+                session.execute("COMMIT")
+        finally:
+            session.close()
+        return found
 
     @classmethod
     def schema_ddl(cls, settings: Settings) -> str:
-        """Return the SQL for teams that forbid DDL at run time: tables, functions, grants."""
-        return namespaces.ddl(settings.namespace)
+        """Return the SQL for teams that forbid DDL at run time: tables, functions, grants.
+
+        With the option ``strict`` appends go through functions alone, which run with the rights of
+        a role that cannot log in.
+        """
+        return namespaces.ddl(settings)
 
     def close(self) -> None:
         self._listener.close()
@@ -101,14 +136,14 @@ class PostgresBackend(Backend):
 
     @property
     def log_id(self) -> str:
-        return self._log_id
+        return str(self._log_id)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
         return frozenset(Capability)
 
     def durability_risks(self) -> Sequence[str]:
-        (fsync, persistence) = self._row(_RISKS)
+        ((fsync, persistence),) = self._rows(_RISKS)
         risks = []
         if fsync != "on":
             risks.append(
@@ -123,7 +158,7 @@ class PostgresBackend(Backend):
         return risks
 
     def info(self) -> Mapping[str, str | int]:
-        version, commit, fsync, size = self._row(_INFO)
+        ((version, commit, fsync, size),) = self._rows(_INFO)
         return {
             "backend": "postgresql",
             "server": f"PostgreSQL {version}",
@@ -139,7 +174,7 @@ class PostgresBackend(Backend):
             self._writer = None
             self._writer = self._sessions.connect(timeout)
         session = self._writer
-        with self._sessions.bounded(session, timeout):
+        with self._sessions.bounded(session, deadline - monotonic()):
             outcomes = self._commit_at_once(session, group, deadline - monotonic())
             if outcomes is None:
                 outcomes = self._commit_planned(session, group, deadline - monotonic())
@@ -150,31 +185,30 @@ class PostgresBackend(Backend):
     ) -> Sequence[Outcome] | None:
         if not self._sessions.held:
             return None  # settings must travel with the transaction
-        with translated("the append failed", may_have_written=True):
+        with translated("the append failed", may_have_written=True, log=self._namespace):
             return self._appender(session.cursor(), timeout).try_at_once(group)
 
     def _commit_planned(
         self, session: Session, group: Sequence[Batch], timeout: float
     ) -> Sequence[Outcome]:
-        with translated("the append failed"):
-            session.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-            if not self._sessions.held:
-                self._sessions.settle(session, local=True)
+        with translated("the append failed", log=self._namespace):
+            self._sessions.begin(session)
             outcomes = self._appender(session.cursor(), timeout).append_planned(group)
         with translated("the append failed at its commit", may_have_written=True):
             session.execute("COMMIT")
         return outcomes
 
     def _appender(self, cursor: psycopg.Cursor[Any], timeout: float) -> Appender:
-        return Appender(cursor, self._namespace, timeout, notify=self._notify)
+        return Appender(cursor, self._namespace, self._log_id, timeout, notify=self._notify)
 
     # --- Joining
 
     def join(self, connection: Any, batch: Batch, timeout: float) -> Outcome:
         _check_connection(connection)
-        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-        wire.adapt(cursor.adapters)
-        with translated("the append in the transaction of connection= failed"):
+        cursor = self._guest_cursor(connection, timeout)
+        with translated(
+            "the append in the transaction of connection= failed", log=self._namespace, joined=True
+        ):
             self._check_transaction(cursor)
             appender = self._appender(cursor, timeout)
             outcomes = appender.try_at_once([batch]) or appender.append_planned([batch])
@@ -185,16 +219,26 @@ class PostgresBackend(Backend):
         if status != TransactionStatus.INTRANS:
             return status in (TransactionStatus.ACTIVE, TransactionStatus.INERROR)
         # Maybe another one than was joined: ask whether this one holds the log.
-        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+        timeout = time_left(self._sessions.timeout)
+        with translated("the transaction of connection= cannot be looked at"):
+            return self._appender(self._guest_cursor(connection, timeout), 0).holds_lock()
+
+    def _guest_cursor(self, connection: Any, timeout: float) -> GuestCursor:
+        """Return a cursor that depends on nothing that was set for the caller's connection."""
+        cursor = GuestCursor(connection, row_factory=tuple_row)
+        cursor.deadline = monotonic() + timeout + self._sessions.spare
         wire.adapt(cursor.adapters)
-        return self._appender(cursor, 0).holds_lock()
+        return cursor
 
     def _check_transaction(self, cursor: psycopg.Cursor[Any]) -> None:
         place = self._place_of(cursor)
         if place != self._place:
             with self._sessions.connect() as session:  # the server may have been restarted
-                self._place = self._place_of(session.cursor())
-            if place != self._place:
+                present = self._place_of(session.cursor())
+            if present[2] != self._place[2]:
+                raise replaced(self._namespace)
+            self._place = present
+            if place != present:
                 raise ConfigurationError(
                     "connection: is to another database or server than this store"
                 )
@@ -234,19 +278,20 @@ class PostgresBackend(Backend):
 
     def count(self, query: EventQuery) -> int:
         found = where(query)
-        return self._number(
-            found.put_in('SELECT count(*) FROM "eventstore".events WHERE $where'), *found.parameters
-        )
+        ((number,),) = self._rows(found.put_in(_COUNT), found.parameters)
+        return int(number)
 
     def head(self) -> int:
-        return self._number('SELECT coalesce(max(sequence), 0) FROM "eventstore".events')
+        rows = self._rows(_HEAD, (self._log_id.bytes,))
+        if not rows:
+            raise replaced(self._namespace)
+        return int(rows[0][0])
 
     def version(self, entity: Entity) -> int:
-        return self._number(
-            'SELECT coalesce(max(version), 0) FROM "eventstore".events'
-            " WHERE entity_type = %b AND entity_id = %b AND tenant_id = %b",
-            *(name.encode() for name in entity),
-        )
+        entity_type, entity_id, tenant_id = entity
+        found = where(EventQuery(entity_type=entity_type, entity_id=entity_id, tenant_id=tenant_id))
+        ((number,),) = self._rows(found.put_in(_VERSION), found.parameters)
+        return int(number)
 
     def list_entities(
         self, entity_type: str | None, tenant_id: str | None, limit: int, offset: int
@@ -256,15 +301,8 @@ class PostgresBackend(Backend):
         rows = self._rows(found.put_in(_ENTITIES), (*found.parameters, *window))
         return [Entity(*row) for row in rows]
 
-    def _number(self, text: str, *parameters: bytes) -> int:
-        return int(self._row(text, *parameters)[0])
-
-    def _row(self, text: str, *parameters: bytes) -> tuple[Any, ...]:
-        (row,) = self._rows(text, parameters)
-        return row
-
     def _rows(
-        self, text: str, parameters: Sequence[bytes], *, prepare: bool | None = None
+        self, text: str, parameters: Sequence[bytes] = (), *, prepare: bool | None = None
     ) -> list[tuple[Any, ...]]:
         text = within(self._namespace, text)
         with self._sessions.reading() as session:
@@ -279,15 +317,18 @@ class PostgresBackend(Backend):
             super().wait(after, timeout, nap)
 
     def _new_listener(self) -> Listener:
-        return Listener(self._sessions.connect, f"eventstore_{self._place[2]}")
+        return Listener(
+            self._sessions.connect, f"eventstore_{self._place[2]}", self._sessions.timeout
+        )
 
 
 def _check_connection(connection: object) -> None:
     """Raise ConfigurationError unless it is a connection with, or about to begin, a
     transaction."""
     if not isinstance(connection, psycopg.Connection):
+        given = type(connection)
         raise ConfigurationError(
-            f"connection: must be a psycopg.Connection, not {type(connection).__name__}"
+            f"connection: must be a psycopg.Connection, not {given.__module__}.{given.__qualname__}"
         )
     if connection.closed:
         raise ConfigurationError("connection: is closed")

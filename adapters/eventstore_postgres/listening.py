@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from math import inf
 
+from eventstore.deadline import time_left
 from eventstore.errors import StoreClosedError
-from eventstore_postgres.sessions import Session, translated
+from eventstore_postgres.sessions import Session
+from eventstore_postgres.translation import translated
 
 
 class Listener:
@@ -17,8 +20,9 @@ class Listener:
     the connection, by tcp_user_timeout.)
     """
 
-    def __init__(self, connect: Callable[[], Session], channel: str) -> None:
+    def __init__(self, connect: Callable[[], Session], channel: str, timeout: float) -> None:
         self._connect = connect
+        self._timeout = timeout
         self._channel = channel
         self._session: Session | None = None
         self._changed = threading.Condition()
@@ -44,23 +48,27 @@ class Listener:
             self._drop()
             raise
         finally:
+            if self._closed:
+                self._drop()
             with self._changed:
                 self._listening = False
                 self._turns += 1
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Close the connection, once nobody listens by it."""
+        """Close the connection, once nobody listens by it; the one who does closes it where
+        that takes too long."""
         with self._changed:
             self._closed = True
-            self._changed.wait_for(lambda: not self._listening)
-            self._drop()
+            if self._changed.wait_for(lambda: not self._listening, time_left(self._timeout)):
+                self._drop()
 
     def _listen(self, timeout: float) -> None:
         if self._session is None:
             self._session = self._connect()
             # What is committed from now on is heard; the caller looks for what was before.
             self._session.execute(f'LISTEN "{self._channel}"')
+            self._session.deadline = inf  # each wait has a time-out of its own
             return
         for _ in self._session.notifies(timeout=timeout, stop_after=1):
             pass

@@ -1,4 +1,10 @@
-"""SQL text: the files beside this one, and EventQuery as a WHERE clause."""
+"""SQL text: the files beside this one, and EventQuery as a WHERE clause.
+
+Every name in what a client sends is qualified, operators and types too: behind a pooler, and in a
+transaction of the caller's, the search path is that of somebody else, who may have put functions
+and operators of his own at its front. (IN, BETWEEN, USING, NULLIF, IS DISTINCT FROM and CASE x WHEN
+hide operators that cannot be qualified; ORDER BY and DISTINCT go by the type, not by name.)
+"""
 
 from __future__ import annotations
 
@@ -49,30 +55,38 @@ class Where:
         return " AND ".join(self.terms) or "true"
 
 
+def compared(name: str, operator: str) -> str:
+    """Return a comparison of a column with a parameter."""
+    return f"{name} OPERATOR(pg_catalog.{operator}) %b"
+
+
 def where(query: EventQuery) -> Where:
     """Return the filter fields of a query. Only values come from it, never SQL."""
     found = Where()
     for field in ("entity_type", "entity_id", "workflow_id", "tenant_id"):
         value = getattr(query, field)
         if value is not None:
-            found.add(f"{field} = %b", value.encode())
+            found.add(compared(field, "="), value.encode())
     if query.event_types is not None:
         types = tuple(query.event_types)
         if len(types) == 1:  # equality, for which the index is in order of sequence, too
-            found.add("event_type = %b", types[0].encode())
+            found.add(compared("event_type", "="), types[0].encode())
         else:
-            found.add("event_type = ANY (%b)", wire.texts(types))
+            found.add("event_type OPERATOR(pg_catalog.=) ANY (%b)", wire.texts(types))
     if query.tags is not None:
         # The index holds events with tags alone; the second term says that it will do.
-        found.add("tags @> %b AND tags <> '{}'", wire.texts(tuple(query.tags)))
+        found.add(
+            "tags OPERATOR(pg_catalog.@>) %b AND tags OPERATOR(pg_catalog.<>) '{}'",
+            wire.texts(tuple(query.tags)),
+        )
     if query.from_sequence is not None:
-        found.add("sequence > %b", wire.int8(query.from_sequence))
+        found.add(compared("sequence", ">"), wire.int8(query.from_sequence))
     if query.to_sequence is not None:
-        found.add("sequence <= %b", wire.int8(query.to_sequence))
+        found.add(compared("sequence", "<="), wire.int8(query.to_sequence))
     if query.from_timestamp is not None:
-        found.add('"timestamp" >= %b', wire.time(query.from_timestamp))
+        found.add(compared('"timestamp"', ">="), wire.time(query.from_timestamp))
     if query.to_timestamp is not None:
-        found.add('"timestamp" <= %b', wire.time(query.to_timestamp))
+        found.add(compared('"timestamp"', "<="), wire.time(query.to_timestamp))
     if query.any_of is not None:
         alternatives = [where(alternative) for alternative in query.any_of]
         found.add(
@@ -88,18 +102,18 @@ def page_query(page: PageRequest) -> tuple[str, list[bytes]]:
     direction = "ASC" if page.ascending else "DESC"
     order = f"sequence {direction}"
     if page.after:
-        found.add("sequence > %b", wire.int8(page.after))
+        found.add(compared("sequence", ">"), wire.int8(page.after))
     if page.up_to is not None:
-        found.add("sequence <= %b", wire.int8(page.up_to))
+        found.add(compared("sequence", "<="), wire.int8(page.up_to))
     if page.above_version:
-        found.add("version > %b", wire.int8(page.above_version))
+        found.add(compared("version", ">"), wire.int8(page.above_version))
     if page.order_by == "timestamp":
         order = f'"timestamp" {direction}, sequence {direction}'
         if page.resume is not None:
             beyond = ">" if page.ascending else "<"
             timestamp, sequence = page.resume
             found.add(
-                f'("timestamp", sequence) {beyond} (%b, %b)',
+                f'("timestamp", sequence) OPERATOR(pg_catalog.{beyond}) (%b, %b)',
                 wire.time(timestamp),
                 wire.int8(sequence),
             )

@@ -1,42 +1,30 @@
-"""Connections to PostgreSQL: options, session settings, the pool, and errors translated."""
+"""Connections to PostgreSQL: one to write by, those lent to readers, and how long each may take."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections import deque
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from math import ceil, inf
 from time import monotonic
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import psycopg
-import psycopg_pool
-from psycopg import conninfo, errors, pq
-from psycopg.adapt import AdaptersMap
+from psycopg import errors
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from eventstore.errors import (
-    ConfigurationError,
-    CorruptLogError,
-    StoreClosedError,
-    StoreUnavailableError,
-    TransactionConflictError,
-)
+from eventstore.deadline import deadline, time_left
+from eventstore.errors import ConfigurationError, StoreClosedError, StoreUnavailableError
 from eventstore.url import Durability, Settings, as_integer
-from eventstore_postgres import wire
+from eventstore_postgres.options import driver_arguments
 from eventstore_postgres.queries import load
+from eventstore_postgres.translation import connecting, translated
 
 OLDEST_SERVER: Final = 130000
-PRIMARY: Final = "primary"
 
-_SPARE_SECONDS: Final = 1.0
-"""The server is given so much longer than itself to say that time is up."""
-
-_VOIDING: Final = {
-    "options": "the settings of a session are the store's own",
-    "replication": "a replication connection runs no queries",
-    "client_encoding": "text travels as UTF8",
-}
+_MOST_IDLE_SECONDS: Final = 600.0
+"""Longer than this, an idle session is not kept for readers."""
 
 
 class Session(psycopg.Connection[tuple[Any, ...]]):
@@ -45,126 +33,183 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     deadline: float = inf
     """By ``time.monotonic()``."""
 
+    @classmethod
+    def _connect_gen(cls, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        # libpq counts whole seconds, and at least two, and for each host anew.
+        made = super()._connect_gen(*args, **kwargs)
+        return (yield from _until(monotonic() + time_left(inf), made))
+
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """Drive a statement, looking at the deadline while nothing comes in."""
-        return super().wait(self._until_deadline(gen), *args, **kwargs)
+        return super().wait(_until(self.deadline, gen), *args, **kwargs)
 
-    def _until_deadline(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        try:
-            ready = yield next(gen)
-            while True:
-                if not ready and monotonic() > self.deadline:
-                    raise errors.ConnectionTimeout("the server did not answer in time")
-                ready = yield gen.send(ready)
-        except StopIteration as end:
-            return end.value
+
+class GuestCursor(psycopg.Cursor[Any]):
+    """A cursor of a connection of the caller's, whose statements end by a deadline."""
+
+    deadline: float = inf
+
+    def _execute_gen(self, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        return _until(self.deadline, super()._execute_gen(*args, **kwargs))
+
+
+def _until(end: float, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Drive an exchange with the server, which is over by ``end``."""
+    try:
+        ready = yield next(gen)
+        while True:
+            if not ready and monotonic() > end:
+                raise errors.ConnectionTimeout("the server did not answer in time")
+            ready = yield gen.send(ready)
+    except StopIteration as stop:
+        return stop.value
+
+
+class _Loan:
+    """One reader's claim to a session."""
+
+    session: Session | None = None
 
 
 class Sessions:
-    """All connections of one store: a pool to read by, and others for as long as needed."""
+    """All connections of one store: some to read by, and others for as long as needed."""
 
     def __init__(self, settings: Settings) -> None:
         self.timeout: Final = settings.timeout
+        self.spare: Final = min(max(settings.timeout / 10, 0.2), 0.5)
+        """Seconds that the server is given longer than itself to say that time is up."""
         self._where: Final = settings.safe_url
-        self._conninfo, self._kwargs = _driver_arguments(settings)
+        self._namespace: Final = settings.namespace
+        self._conninfo, self._kwargs = driver_arguments(settings)
         self.held: Final = self._kwargs["prepare_threshold"] is not None
         """Whether a connection keeps a session: not so behind a pooler of transactions."""
-        self._pool_size = as_integer(
+        self._most_lent = as_integer(
             "pool_size", settings.own_options.get("pool_size", 10), least=1, most=1000
         )
         self._relaxed = settings.durability is Durability.RELAXED
         self._left_to_parent: list[Any] = []
-        self._pool: psycopg_pool.ConnectionPool[Session] | None = None
-        self._lock = threading.Lock()
-        self._is_reachable = False
         self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        # The lock is entered by itself: Ctrl-C in a condition's __enter__ would leave it locked.
+        self._lock = threading.RLock()
+        self._returned = threading.Condition(self._lock)
+        self._loans: set[_Loan] = set()
+        self._idle: deque[tuple[Session, float]] = deque()
+        """And since when; lent from the right end, so that few are kept busy."""
 
     def connect(self, timeout: float = inf) -> Session:
         """Return a new connection, which the caller closes."""
-        timeout = min(timeout, self.timeout)
-        with translated(f"cannot connect to {self._where}"):
-            session = Session.connect(
-                self._conninfo, connect_timeout=max(1, ceil(timeout)), **self._kwargs
-            )
+        with deadline(min(timeout, self.timeout)), connecting(self._where):
+            session = Session.connect(self._conninfo, **self._kwargs)
             try:
                 self._configure(session)
             except BaseException:
                 session.close()
                 raise
-            self._is_reachable = True
             return session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Give a connection of the pool for statements that commit by themselves."""
-        pool = self._pool or self._open_pool()
-        session = self._taken_from(pool)
+        """Lend a session for statements that commit by themselves."""
+        loan = _Loan()
         try:
-            with self.bounded(session, self.timeout), translated("the query failed"):
-                yield session
+            self._admit(loan)
+            if loan.session is None:
+                loan.session = self.connect()
+            with (
+                self.bounded(loan.session, time_left(self.timeout)),
+                translated("the query failed", log=self._namespace),
+            ):
+                yield loan.session
         finally:
-            pool.putconn(session)
+            try:
+                self._take_back(loan)
+            finally:  # once more, should Ctrl-C have struck
+                self._take_back(loan)
 
-    def _taken_from(self, pool: psycopg_pool.ConnectionPool[Session]) -> Session:
-        try:
-            return pool.getconn(self.timeout)
-        except psycopg_pool.PoolTimeout as error:
-            raise StoreUnavailableError(
-                f"no connection to {self._where} was free within {self.timeout:g} s: all"
-                f" {self._pool_size} (pool_size) are in use"
-            ) from error
-        except psycopg_pool.PoolClosed as error:
-            self._check_open()
-            raise StoreUnavailableError("connections are being made anew") from error
-        except BaseException:
-            self._renew_pool()  # an interrupted wait leaks the connection it waited for
-            raise
+    def _admit(self, loan: _Loan) -> None:
+        with self._lock:
+            if len(self._loans) >= self._most_lent and not self._returned.wait_for(
+                lambda: self._closed or len(self._loans) < self._most_lent, time_left(self.timeout)
+            ):
+                raise StoreUnavailableError(
+                    f"no connection to {self._where} was free in time: all {self._most_lent}"
+                    " (pool_size) are in use"
+                )
+            if self._closed:
+                raise StoreClosedError("the store was closed meanwhile")
+            self._loans.add(loan)
+            if self._idle:
+                loan.session = self._idle[-1][0]
+                self._idle.pop()
+
+    def _take_back(self, loan: _Loan) -> None:
+        over = None
+        with self._lock:
+            session, loan.session = loan.session, None
+            if session is not None and not session.closed:
+                if self._closed:
+                    over = session
+                elif not any(each is session for each, _ in self._idle):
+                    self._idle.append((session, monotonic()))
+            if self._idle and self._idle[0][1] < monotonic() - _MOST_IDLE_SECONDS:
+                over = self._idle.popleft()[0]
+            self._loans.discard(loan)
+            self._returned.notify()
+        if over is not None:
+            over.close()
 
     @contextmanager
     def bounded(self, session: Session, timeout: float) -> Iterator[None]:
         """End what takes longer than ``timeout``; after any exception leave ``session`` either
         idle or closed."""
-        session.deadline = monotonic() + timeout + _SPARE_SECONDS
+        session.deadline = monotonic() + timeout + self.spare
         try:
             yield
         except StoreUnavailableError:
             _leave_idle(session)
             if session.closed:
-                self._renew_pool()  # the other connections are gone as well, most likely
+                self._close_idle()  # the other connections are gone as well, most likely
             raise
         except BaseException:
             _leave_idle(session)
             raise
 
-    def settle(self, session: Session, *, local: bool) -> None:
+    def begin(self, session: Session) -> None:
+        """Begin a transaction that depends on none of the role's defaults."""
+        session.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+        if not self.held:
+            self._settle(session, local=True)
+
+    def _settle(self, session: Session, *, local: bool) -> None:
         """Make a session, or its transaction alone, independent of the role's defaults."""
+        patience = ceil(self.timeout * 1000)
         parameters = {
-            "patience": ceil(self.timeout * 1000),
+            "patience": str(patience),
+            "half": str(patience // 2),
+            # Longer than an append waits for the lock, which says more.
+            "statement": str(patience + ceil(self.spare * 500)),
             "local": local,
             "relaxed": self._relaxed,
         }
         session.execute(load("session.sql"), parameters, prepare=False)
 
     def close(self) -> None:
-        """Close the pool; connections in use are closed when they come back."""
+        """Close what is idle; connections in use are closed when they come back."""
         with self._lock:
             self._closed = True
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+            self._returned.notify_all()
+        self._close_idle()
 
     def after_fork(self, *others: object) -> None:
         """Keep the parent's connections from being used or closed in this process."""
-        self._left_to_parent += [self._pool, *others]
-        self._pool = None
-        self._lock = threading.Lock()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreClosedError("the store was closed meanwhile")
+        self._left_to_parent += [self._idle, self._loans, *others]
+        self._begin()
 
     def _configure(self, session: Session) -> None:
-        session.deadline = monotonic() + self.timeout + _SPARE_SECONDS
+        session.deadline = monotonic() + time_left(self.timeout) + self.spare
         if session.info.server_version < OLDEST_SERVER:
             raise ConfigurationError(
                 f"PostgreSQL 13 or later is needed, not {session.info.server_version // 10000}"
@@ -176,35 +221,13 @@ class Sessions:
                 " ENCODING 'UTF8' TEMPLATE template0"
             )
         if self.held:
-            self.settle(session, local=False)
+            self._settle(session, local=False)
 
-    def _open_pool(self) -> psycopg_pool.ConnectionPool[Session]:
-        # The pool would try again in the background, and only say that time ran out: so what is
-        # wrong is learnt from a connection of our own.
-        if not self._is_reachable:
-            self.connect().close()
+    def _close_idle(self) -> None:
         with self._lock:
-            self._check_open()
-            if self._pool is None:
-                self._pool = psycopg_pool.ConnectionPool(
-                    self._conninfo,
-                    connection_class=Session,
-                    kwargs=self._kwargs,
-                    configure=self._configure,
-                    min_size=0,
-                    max_size=self._pool_size,
-                    num_workers=1,
-                    open=True,
-                    name="eventstore",
-                )
-            return self._pool
-
-    def _renew_pool(self) -> None:
-        with self._lock:
-            pool, self._pool = self._pool, None
-            self._is_reachable = False
-        if pool is not None:
-            pool.close(timeout=0.2)
+            idle, self._idle = self._idle, deque()
+        for session, _ in idle:
+            session.close()
 
 
 def _leave_idle(session: Session) -> None:
@@ -227,8 +250,9 @@ def _leave_idle(session: Session) -> None:
 def _drain(session: Session) -> None:
     """Let go of a command whose answer was not awaited: Ctrl-C may strike anywhere. (A new
     connection instead takes so long that it might be struck again.)"""
-    if monotonic() < session.deadline:
-        session.cancel_safe(timeout=1.0)
+    left = session.deadline - monotonic()
+    if left > 0:
+        session.cancel_safe(timeout=min(left, 1.0))
         while (result := session.pgconn.get_result()) is not None:
             if result.status not in (
                 ExecStatus.TUPLES_OK,
@@ -236,98 +260,3 @@ def _drain(session: Session) -> None:
                 ExecStatus.FATAL_ERROR,
             ):
                 return  # in the middle of COPY
-
-
-def _driver_arguments(settings: Settings) -> tuple[str, dict[str, Any]]:
-    """Return the libpq connection string and psycopg's own arguments."""
-    given = dict(settings.driver_options)
-    threshold = given.pop("prepare_threshold", 5)
-    if threshold in (None, "None", "none"):
-        threshold = None
-    else:
-        threshold = as_integer("prepare_threshold", threshold)
-    _check_options(settings, given)
-    try:
-        parts = conninfo.conninfo_to_dict(f"postgresql://{settings.location}")
-    except psycopg.ProgrammingError:
-        parts = {}  # its message may quote the password
-    if not parts or any("@" in str(parts.get(name, "")) for name in ("host", "port", "dbname")):
-        raise ConfigurationError(
-            "url: must be postgresql://user:password@host:port/database; percent-encode '@',"
-            " ':', '/', '?', '#' and '%' in a user name or password"
-        )
-    defaults: dict[str, str | int] = {
-        "fallback_application_name": "eventstore",
-        "target_session_attrs": PRIMARY,
-        "keepalives_idle": 5,
-        "keepalives_interval": 2,
-        "keepalives_count": 3,
-        "tcp_user_timeout": ceil(settings.timeout * 1000),
-        "client_encoding": "UTF8",
-    }
-    text = {name: str(value) for name, value in given.items()}
-    try:
-        made = conninfo.make_conninfo("", **{**defaults, **parts, **text})
-    except psycopg.ProgrammingError as error:
-        raise ConfigurationError(f"url: {error}") from None
-    return made, {
-        "autocommit": True,
-        "prepare_threshold": threshold,
-        "context": wire.adapt(AdaptersMap(psycopg.adapters)),
-    }
-
-
-def _check_options(settings: Settings, given: Mapping[str, Any]) -> None:
-    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-    for name, value in given.items():
-        if name in _VOIDING:
-            raise ConfigurationError(f"{name}: cannot be given: {_VOIDING[name]}")
-        if name == "target_session_attrs" and value not in (PRIMARY, "read-write"):
-            raise ConfigurationError(
-                f"{name}: must be primary or read-write, not {value!r:.100}: a standby lags"
-            )
-        if name not in known:
-            raise ConfigurationError(
-                f"{name}: neither postgresql:// nor libpq knows such an option; there are"
-                " namespace, create, durability, timeout, retries, prepare_threshold, "
-                + ", ".join(sorted(settings.known_options | known - _VOIDING.keys()))
-            )
-
-
-@contextmanager
-def translated(what: str, *, may_have_written: bool = False) -> Iterator[None]:
-    """Turn the driver's errors into ours. ``may_have_written`` where a lost connection leaves
-    a commit's fate unknown."""
-    try:
-        yield
-    except psycopg.Error as error:
-        _raise_translated(error, what, may_have_written)
-
-
-def _raise_translated(error: psycopg.Error, what: str, may_have_written: bool) -> NoReturn:
-    said = (error.diag.message_primary or str(error)).strip()
-    match error:
-        case errors.SerializationFailure() | errors.DeadlockDetected():
-            raise TransactionConflictError(f"{what}: {said}") from error
-        case errors.QueryCanceled() | errors.LockNotAvailable():
-            raise StoreUnavailableError(
-                f"{what}: it took longer than the time-out allows ({said})", transient=False
-            ) from error
-        case errors.ReadOnlySqlTransaction() | errors.InsufficientResources():
-            full = isinstance(error, errors.DiskFull)
-            raise StoreUnavailableError(f"{what}: {said}", transient=not full) from error
-        case errors.InsufficientPrivilege() | errors.UndefinedTable() | errors.UndefinedFunction():
-            raise ConfigurationError(
-                f"{what}: {said}; `eventstore schema URL` prints what the log and a role need"
-            ) from error
-        case errors.InvalidSchemaName() | errors.ReservedName():
-            raise ConfigurationError(f"{what}: {said}") from error
-        case errors.IntegrityError():
-            raise CorruptLogError(f"{what}: {said}") from error
-    unsure = error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
-    ended = (error.sqlstate or "").startswith("25P0")  # idle in a transaction for too long
-    if unsure or ended or isinstance(error, psycopg.OperationalError):
-        raise StoreUnavailableError(
-            f"{what}: {said}", may_have_written=may_have_written and unsure
-        ) from error
-    raise ConfigurationError(f"{what}: {said} (SQLSTATE {error.sqlstate})") from error

@@ -8,13 +8,13 @@
 --
 -- Returns recorded_at and an outcome for each batch: ACCEPTED first_sequence version …,
 -- REPEAT (some id is recorded; the caller compares), VERSION which actual, BEYOND head,
--- MATCH sequence, or AGAIN head: too much is new for a look from here; neither this batch nor
--- those after it were judged.
+-- MATCH sequence, or AGAIN head: too much is new for a look from here, or what is new fits a
+-- condition that came only in the rough; neither this batch nor those after it were judged.
 
 local ACCEPTED, REPEAT, VERSION_CONFLICT, BEYOND, MATCH, AGAIN = 0, 1, 2, 3, 4, 5
 local FIELDS = 3 -- of an event in ARGV: event, data, metadata
 local FIRST_TEXT = 3
-local NEWS = 500 -- entries that a condition may look through here
+local NEWS = 500 -- entries that a condition may look through here, within the budget
 local PART = 4000 -- arguments to one command: an even number, and Lua's stack holds 8,000
 
 local call = redis.call
@@ -95,8 +95,12 @@ local function unmet_condition(condition)
   while checked_to < head do
     local news = call('XRANGE', log, checked_to + 1, '+', 'COUNT', 50)
     for _, entry in ipairs(news) do
+      if exhausted() then
+        return {AGAIN, head}
+      end
+      spend_on(entry, CANDIDATE / 3 + condition.query.weight)
       if takes(condition.query, sequence_of(entry), entry[2]) then
-        return {MATCH, sequence_of(entry)}
+        return condition.rough and {AGAIN, head} or {MATCH, sequence_of(entry)}
       end
     end
     checked_to = checked_to + 50
@@ -108,8 +112,15 @@ end
 local pushed = {} -- by the number of a list's key: what is added to it
 local pushed_to = {} -- those numbers, in a fixed order
 local stamps, first_events = {}, {}
+local written = false
 
 local function accept(batch)
+  if not written then
+    -- The first write of all: a right to HSET that is missing shows here, where nothing is lost.
+    -- (Those to RPUSH and ZADD are tried in open.lua.)
+    call('HSET', meta, 'recorded_at', recorded_at)
+    written = true
+  end
   local first = head + 1
   local outcome = {ACCEPTED, first}
   local stored = ' ' .. first .. ' ' .. recorded_at
@@ -152,14 +163,10 @@ local function accept(batch)
 end
 
 local outcomes = {}
-local written = false
 for place, batch in ipairs(plan) do
   local outcome = any_recorded(batch) and {REPEAT} or unmet_expectation(batch)
     or batch.condition and unmet_condition(batch.condition)
-  if not outcome then
-    outcome = accept(batch)
-    written = true
-  end
+  outcome = outcome or accept(batch)
   outcomes[place] = outcome
   if outcome[1] == AGAIN then
     break
@@ -171,6 +178,5 @@ if written then
   end
   call_in_parts('ZADD', times, stamps)
   call_in_parts('RPUSH', firsts, first_events)
-  call('HSET', meta, 'recorded_at', recorded_at)
 end
 return {recorded_at, outcomes}

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
-from time import monotonic
+from itertools import islice
 from typing import Any, ClassVar, Final, Self
 
 import msgspec
@@ -27,13 +28,17 @@ from eventstore.commit import (
     Repeated,
     judge_repeat,
     position_beyond,
+    twins_of,
 )
+from eventstore.deadline import INSTANT, deadline, time_left
 from eventstore.encoding import from_microseconds
 from eventstore.errors import (
     BatchTooLargeError,
     ConditionFailedError,
     ConfigurationError,
     CorruptLogError,
+    EventStoreError,
+    LogReplacedError,
     StoreUnavailableError,
     UnsupportedOperationError,
     VersionConflictError,
@@ -60,6 +65,7 @@ from eventstore_redis.records import (
     events_of,
     find_call,
     read_call,
+    rough,
 )
 
 FORMAT: Final = 1
@@ -89,6 +95,12 @@ _APPEND: Final = _Script("query.lua", "append.lua")
 _READ: Final = _Script("query.lua", "read.lua")
 _FIND: Final = _Script("query.lua", "find.lua")
 _OPEN: Final = _Script("open.lua")
+_DROP: Final = _Script("drop.lua")
+
+_NOTHING_YET: Final = Repeated(())
+"""The outcome of a repeat until it is compared with what is recorded."""
+
+_GONE: Final = re.compile(r"\bGONE\b")
 
 Call = tuple[Sequence[str], Sequence[str | bytes | int]]
 """The keys and arguments of a script."""
@@ -110,6 +122,8 @@ class RedisBackend(Backend):
         self._replicas = as_integer("replicas", replicas, most=1000)
         self._log_id = ""
         self._least_writer = FORMAT
+        self._forbidden = ""
+        """A command that appends need and that this user may not use."""
         self._facts: Mapping[str, str] = {}
         self._inherited: list[object] = []
         self._server: Connections | None = None
@@ -129,18 +143,21 @@ class RedisBackend(Backend):
         return backend
 
     @classmethod
-    def drop(cls, settings: Settings) -> None:
+    def drop(cls, settings: Settings) -> bool:
         backend = cls(settings)
         try:
             backend._facts = backend._find_out()
-            if backend._known(create=False):
-                backend._remove()
+            known = backend._known(create=False)
+            if known:
+                log_id, _, _, mark, *_ = known
+                backend._remove(mark or log_id)
+            return bool(known)
         finally:
             backend.close()
 
     def close(self) -> None:
         if self._server is not None:
-            self._server.close()
+            self._server.close(self._settings.timeout)
 
     def after_fork(self) -> None:
         self._inherited.append(self._server)
@@ -181,28 +198,45 @@ class RedisBackend(Backend):
                 f"append: the log is written in format {self._least_writer}, which this release"
                 " only reads: install a newer eventstore-toolkit"
             )
-        deadline = monotonic() + timeout
-        rest = list(group)
+        if self._forbidden:
+            raise ConfigurationError(
+                f"url: the server refuses {self._forbidden} to this user, and appends need it"
+            )
+        with deadline(timeout):
+            outcomes = self._commit(list(group))
+            for place, outcome in enumerate(outcomes):
+                if outcome is _NOTHING_YET:
+                    outcomes[place] = self._judged_repeat(group[place])
+            return outcomes
+
+    def _commit(self, rest: list[Batch]) -> list[Outcome]:
+        """Return the outcomes of batches, judged in one call of the script unless it asks for
+        another look; once something may be stored, no error says of all that nothing is."""
         outcomes: list[Outcome] = []
-        repeats: list[int] = []
-        while rest:
-            recorded_at, judged = self._append(rest, deadline)
+        while True:
+            try:
+                recorded_at, judged = self._append(rest)
+            except EventStoreError as error:
+                if not outcomes:
+                    raise
+                return outcomes + [_after_others(error) for _ in rest]
             time = from_microseconds(int(recorded_at))
             for batch, (code, *details) in zip(rest, judged, strict=False):
-                if code == _AGAIN:
-                    break
-                if code == _REPEAT:
-                    repeats.append(len(outcomes))
-                outcomes.append(_outcome(batch, code, details, time))
-            rest = list(group[len(outcomes) :])
-            if rest:
-                rest[0] = self._looked_again(rest[0], judged[-1][1], deadline, bool(outcomes))
-                group = [*group[: len(outcomes)], *rest]
-        if repeats:
-            self._judge_repeats(group, outcomes, repeats)
-        return outcomes
+                if code != _AGAIN:
+                    outcomes.append(_outcome(batch, code, details, time))
+            code, *details = judged[-1]
+            rest = rest[len(judged) - (code == _AGAIN) :]
+            if code == _AGAIN:
+                try:
+                    rest[0] = self._looked_again(rest[0], details[0])
+                except EventStoreError as error:
+                    if not outcomes:
+                        raise
+                    return outcomes + [_after_others(error) for _ in rest]
+            if not rest:
+                return outcomes
 
-    def _append(self, batches: Sequence[Batch], deadline: float) -> tuple[bytes, list[Any]]:
+    def _append(self, batches: Sequence[Batch]) -> tuple[bytes, list[Any]]:
         call = append_call(self._namespace, self._log_id, batches)
         size = sum(batch.weight for batch in batches)
         if len(call[0]) + len(call[1]) > _MAX_ARGUMENTS or size > _MAX_BYTES:
@@ -210,18 +244,17 @@ class RedisBackend(Backend):
                 f"a batch of {len(batches[0].drafts)} events, about {size} bytes, is more than"
                 " Redis takes in one command: append it in parts of some 10,000 events"
             )
-        left = max(deadline - monotonic(), 0.001)
-        reply, *confirmed = self._call(_APPEND, call, left, self._confirmation(left))
+        reply, *confirmed = self._call(_APPEND, call, *self._confirmation())
         if confirmed:
             self._check_confirmed(confirmed[0])
         recorded_at, judged = reply
         return recorded_at, judged
 
-    def _confirmation(self, left: float) -> Sequence[Command]:
+    def _confirmation(self) -> Sequence[Command]:
         """Return the command that waits for replicas; it must follow on the same connection."""
         if not self._replicas:
             return ()
-        milliseconds = int(left * 600) + 1  # the reply may be 100 ms late, and must be heard
+        milliseconds = int(self._patience * 600) + 1  # it may be 100 ms late, and must be heard
         if self._waits_for_flush:
             return [("WAITAOF", 1, self._replicas, milliseconds)]
         return [("WAIT", self._replicas, milliseconds)]
@@ -230,7 +263,14 @@ class RedisBackend(Backend):
     def _waits_for_flush(self) -> bool:
         return facts.version(self._facts) >= (7, 2) and self._facts.get("aof_enabled") == "1"
 
-    def _check_confirmed(self, confirmed: int | list[int]) -> None:
+    def _check_confirmed(self, confirmed: int | list[int] | ResponseError) -> None:
+        if isinstance(confirmed, ResponseError):
+            raise StoreUnavailableError(
+                f"replicas: the server does not tell who has the append ({confirmed}); it is"
+                " stored, but a failover may lose it",
+                may_have_written=True,
+                transient=not isinstance(confirmed, NoPermissionError),
+            ) from confirmed
         replicas = confirmed[1] if isinstance(confirmed, list) else confirmed
         if replicas < self._replicas or (isinstance(confirmed, list) and not confirmed[0]):
             what = "flushed" if self._waits_for_flush else "received"
@@ -240,16 +280,13 @@ class RedisBackend(Backend):
                 may_have_written=True,
             )
 
-    def _looked_again(self, batch: Batch, head: int, deadline: float, written: bool) -> Batch:
+    def _looked_again(self, batch: Batch, head: int) -> Batch:
         """Return a batch whose condition has been looked into up to ``head``: too much was new
         to do so in the script."""
         condition = batch.condition
         assert condition is not None  # noqa: S101 - only a condition is looked into
-        if monotonic() > deadline:
-            raise StoreUnavailableError(
-                "condition: events come faster than it can be looked into",
-                may_have_written=written,
-            )
+        if time_left(self._settings.timeout) <= INSTANT:
+            raise StoreUnavailableError("condition: events come faster than it can be looked into")
         news = self.read(
             PageRequest(query=condition.query, after=condition.checked_to, up_to=head, limit=1)
         )
@@ -258,16 +295,14 @@ class RedisBackend(Backend):
         )
         return msgspec.structs.replace(batch, condition=looked)
 
-    def _judge_repeats(
-        self, group: Sequence[Batch], outcomes: list[Outcome], repeats: Iterable[int]
-    ) -> None:
-        for place in repeats:
-            batch = group[place]
-            twins = {(each.tenant_id, each.event_id): each for each in self.find(batch.keys)}
-            verdict = judge_repeat(batch, twins)
-            if verdict is None:
-                raise CorruptLogError("an event id is in the index but its event is not there")
-            outcomes[place] = verdict
+    def _judged_repeat(self, batch: Batch) -> Outcome:
+        try:
+            verdict = judge_repeat(batch, twins_of(self.find(batch.keys)))
+        except EventStoreError as error:  # its own: the others of its group stand
+            return _after_others(error)
+        if verdict is None:
+            return CorruptLogError("an event id is in the index but its event is not there")
+        return verdict
 
     # --- Reading
 
@@ -292,7 +327,7 @@ class RedisBackend(Backend):
             count = min(page.limit - len(events), _CHUNK)
             way = ("XRANGE", self._log, low, high)
             back = ("XREVRANGE", self._log, high, low)
-            (entries,) = self._ask((*(way if page.ascending else back), "COUNT", count))
+            entries = self._of_log((*(way if page.ascending else back), "COUNT", count))
             events += events_of(entries)
             if len(entries) < count:
                 break
@@ -304,6 +339,8 @@ class RedisBackend(Backend):
 
     def _pages(self, page: PageRequest, *, firsts: bool = False) -> list[Event]:
         """Return the events of a page: in one call, unless the filter takes few of many."""
+        if rough(page.query) is not page.query:
+            return list(islice(self._sifted(page), page.offset, page.offset + page.limit))
         found: list[Event] = []
         resume = ""
         while True:
@@ -316,14 +353,41 @@ class RedisBackend(Backend):
             page = _beyond(page, resumed, head, offset, len(events))
             resume = resumed.decode() if page.order_by == "timestamp" else ""
 
+    def _sifted(self, page: PageRequest) -> Iterator[Event]:
+        """Yield what matches a query too large for a script: the server sifts roughly, and what
+        is left is sifted here."""
+        query = page.query
+        up_to = self.head() if page.up_to is None else page.up_to
+        page = msgspec.structs.replace(
+            page, query=rough(query), up_to=up_to, offset=0, limit=_CHUNK
+        )
+        while True:
+            if time_left(self._settings.timeout) <= INSTANT:
+                raise StoreUnavailableError("query: looking for what matches takes too long")
+            events = self._pages(page)
+            yield from (event for event in events if query.takes(event, event.sequence))
+            if len(events) < _CHUNK:
+                return
+            last = events[-1]
+            if page.order_by == "timestamp":
+                page = msgspec.structs.replace(page, resume=(last.timestamp, last.sequence))
+            elif page.ascending:
+                page = msgspec.structs.replace(page, after=last.sequence)
+            else:
+                page = msgspec.structs.replace(page, up_to=last.sequence - 1)
+
     def _read(self, page: PageRequest, resume: str, **what: bool) -> Any:
-        return self._call(_READ, read_call(self._namespace, page, resume, **what))[0]
+        call = read_call(self._namespace, self._log_id, page, resume, **what)
+        return self._call(_READ, call)[0]
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
         events: list[Event] = []
-        for start in range(0, len(keys), _CHUNK):
-            call = find_call(self._namespace, keys[start : start + _CHUNK])
-            events += events_in(self._call(_FIND, call)[0])
+        start = 0
+        while start < len(keys):
+            call = find_call(self._namespace, self._log_id, keys[start : start + _CHUNK])
+            looked, texts = self._call(_FIND, call)[0]
+            events += events_in(texts)
+            start += looked
         return events
 
     def count(self, query: EventQuery) -> int:
@@ -334,6 +398,8 @@ class RedisBackend(Backend):
             to = head if query.to_sequence is None else min(query.to_sequence, head)
             return max(to - after, 0)
         page = PageRequest(query=rest, limit=1, after=after, up_to=query.to_sequence)
+        if rough(rest) is not rest:
+            return sum(1 for _ in self._sifted(page))
         total: int = 0
         while True:
             head, resumed, _, count, _ = self._read(page, "", count=True)
@@ -343,12 +409,11 @@ class RedisBackend(Backend):
             page = _beyond(page, resumed, head, 0, 0)
 
     def head(self) -> int:
-        return int(self._ask(("XLEN", self._log))[0])
+        return int(self._of_log(("XLEN", self._log)))
 
     def version(self, entity: Entity) -> int:
         (key,) = Names(self._namespace, entity_name(entity)).keys
-        (length,) = self._ask(("LLEN", key))
-        return int(length)
+        return int(self._of_log(("LLEN", key)))
 
     def list_entities(
         self, entity_type: str | None, tenant_id: str | None, limit: int, offset: int
@@ -360,9 +425,8 @@ class RedisBackend(Backend):
     # --- Waiting
 
     def wait(self, after: int, timeout: float, nap: Callable[[float], None]) -> None:
-        block = max(int(timeout * 1000), 1)
-        command = ("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", self._log, after)
-        self._ask(command, timeout=timeout + self._settings.timeout)
+        block = max(int(min(timeout, self._patience / 2) * 1000), 1)
+        self._ask(("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", self._log, after))
 
     # --- Speaking with the server
 
@@ -373,34 +437,67 @@ class RedisBackend(Backend):
 
     def _connected(self) -> Connections:
         if self._server is None:
-            with self._making, translating(sent=False):
+            with self._first_come(), translating(sent=False):
                 self._server = self._server or self._connect()
         return self._server
 
-    def _ask(self, *commands: Command, timeout: float | None = None) -> list[Any]:
+    @contextmanager
+    def _first_come(self) -> Iterator[None]:
+        """Let one thread connect; the others wait for it as long as they may."""
+        if not self._making.acquire(timeout=time_left(self._settings.timeout)):
+            raise StoreUnavailableError("the server did not answer: another thread still connects")
+        try:
+            yield
+        finally:
+            self._making.release()
+
+    @property
+    def _patience(self) -> float:
+        """How many seconds a reply may take."""
+        return time_left(min(self._settings.timeout, self._connected().reply_seconds))
+
+    def _ask(self, *commands: Command) -> list[Any]:
         """Return the replies to commands that change nothing."""
         with translating(sent=False):
-            return _checked(self._connected().exchange(commands, timeout))
+            replies = self._connected().exchange(commands)
+            for reply in replies:
+                self._check(reply)
+            return replies
 
-    def _call(
-        self,
-        script: _Script,
-        call: Call,
-        timeout: float | None = None,
-        following: Sequence[Command] = (),
-    ) -> list[Any]:
-        """Return the reply of a script, and those to the commands that follow it."""
+    def _of_log(self, command: Command) -> Any:
+        """Return the reply to a command that reads the log which was opened.
+
+        Whether it still is that one is asked after it, in the same round trip: so nothing took
+        its place before.
+        """
+        reply, log_id = self._ask(command, ("HGET", self._meta, "log_id"))
+        if log_id is None or log_id.decode() != self._log_id:
+            raise self._replaced()
+        return reply
+
+    def _call(self, script: _Script, call: Call, *following: Command) -> list[Any]:
+        """Return the reply of a script, and those to the commands that follow it, which may be
+        errors."""
         keys, arguments = call
-        if timeout is not None and timeout > self._settings.timeout * 0.9:
-            timeout = None  # the sockets' own will do
         server = self._connected()
         with translating(sent=script is _APPEND):
             command = ("EVALSHA", script.digest, len(keys), *keys, *arguments)
-            replies = server.exchange([command, *following], timeout)
+            replies = server.exchange([command, *following])
             if isinstance(replies[0], NoScriptError):  # the server restarted, or forgot
                 command = ("EVAL", script.text, len(keys), *keys, *arguments)
-                replies = server.exchange([command, *following], timeout)
-            return _checked(replies)
+                replies = server.exchange([command, *following])
+            self._check(replies[0])
+            return replies
+
+    def _check(self, reply: Any) -> None:
+        if isinstance(reply, ResponseError):
+            raise self._replaced() if _GONE.search(str(reply)) else reply
+
+    def _replaced(self) -> LogReplacedError:
+        return LogReplacedError(
+            f"the log {self._namespace!r} was removed or replaced while this store was open: open"
+            " it anew"
+        )
 
     # --- What is there
 
@@ -416,7 +513,7 @@ class RedisBackend(Backend):
                 ) from error
             raise
         with translating(sent=False):
-            (reply,) = server.exchange([("INFO",)], None)
+            (reply,) = server.exchange([("INFO",)])
         if isinstance(reply, ResponseError):
             if isinstance(reply, NoPermissionError):
                 return {}  # this user may not ask
@@ -436,9 +533,10 @@ class RedisBackend(Backend):
         known = self._known(create=self._settings.create)
         if not known:
             raise ConfigurationError(
-                f"namespace: there is no log {self._namespace!r} here, and create=false"
+                f"{self._settings.safe_url}: has no log {self._namespace!r}; make it with"
+                " `eventstore init`, or open it without create=false"
             )
-        log_id, least_reader, least_writer, dropping = known
+        log_id, least_reader, least_writer, dropping, *forbidden = known
         if dropping:
             raise ConfigurationError(
                 f"namespace: {self._namespace!r} was being dropped, but not to the end: drop it"
@@ -451,6 +549,7 @@ class RedisBackend(Backend):
             )
         self._log_id = log_id.decode()
         self._least_writer = int(least_writer)
+        self._forbidden = forbidden[0].decode() if forbidden else ""
 
     def _known(self, *, create: bool) -> list[Any]:
         """Return what open.lua tells of the log."""
@@ -467,26 +566,35 @@ class RedisBackend(Backend):
             ) from error
         return known
 
-    def _remove(self) -> None:
-        # What a crash leaves of a log that is half removed must not become part of a new one.
-        self._ask(("HSET", self._meta, "dropping", 1), ("HDEL", self._meta, "log_id"))
+    def _remove(self, mark: bytes) -> None:
+        self._ask(("SCAN", 0, "COUNT", 1))  # a right that must not turn out missing halfway
+        prefix = self._prefix
         cursor: bytes | int = 0
-        while True:
-            pattern = self._meta.removesuffix("meta") + "*"
-            ((cursor, keys),) = self._ask(("SCAN", cursor, "MATCH", pattern, "COUNT", 1000))
-            keys = [key for key in keys if key != self._meta.encode()]
-            if keys:
-                self._ask(("UNLINK", *keys))
+        there = self._begin_removal(mark)
+        while there:
+            ((cursor, keys),) = self._ask(("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", _CHUNK))
+            keys = [key.decode() for key in keys if key != self._meta.encode()]
+            there = self._call(_DROP, ((self._meta, *keys), (mark,)))[0]
             if not int(cursor):
                 break
-        self._ask(("UNLINK", self._meta))
+        if there:
+            self._call(_DROP, ((self._meta, self._meta), (mark,)))
+
+    def _begin_removal(self, mark: bytes) -> bool:
+        """Mark the log as being dropped; return whether it is there."""
+        return bool(self._call(_DROP, ((self._meta, self._prefix), (mark,)))[0])
+
+    @property
+    def _prefix(self) -> str:
+        """What all keys of the log begin with, and none is."""
+        return self._meta.removesuffix("meta")
 
 
 def _outcome(batch: Batch, code: int, details: list[int], recorded_at: Any) -> Outcome:
     if code == _ACCEPTED:
         return Accepted(batch.drafts, details[0], details[1:], recorded_at)
     if code == _REPEAT:
-        return Repeated(())  # in its place until the twins are compared
+        return _NOTHING_YET
     if code == _VERSION_CONFLICT:
         entity, expected = batch.expected[details[0]]
         return VersionConflictError(
@@ -514,8 +622,9 @@ def _beyond(page: PageRequest, resumed: bytes, head: int, offset: int, found: in
     return msgspec.structs.replace(page, up_to=int(resumed) - 1)
 
 
-def _checked(replies: list[Any]) -> list[Any]:
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise reply
-    return replies
+def _after_others(error: EventStoreError) -> EventStoreError:
+    """Return an error as one batch's own, of a group of which something is stored."""
+    error = error.again()
+    if isinstance(error, StoreUnavailableError):
+        error.may_have_written = True
+    return error

@@ -11,13 +11,20 @@ from __future__ import annotations
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from math import inf
 from typing import Any, Final
 
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.connection import BlockingConnectionPool, Connection, SSLConnection
+from redis.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+)
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -34,9 +41,10 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
+from eventstore.deadline import deadline, time_left
 from eventstore.errors import (
     ConfigurationError,
     CorruptLogError,
@@ -49,25 +57,125 @@ from eventstore_redis.options import connection_options
 
 Command = Sequence[str | bytes | int]
 
+_MAX_CONNECTIONS: Final = 50
 _REDIRECTS: Final = 5
 """How many MOVED or ASK in a row are followed."""
 _SECONDS_TO_END: Final = 2.0
-"""How long closing waits for reads in flight."""
+"""How long closing waits, at the most, for reads in flight."""
+
+
+class _Punctual(AbstractConnection):
+    """Waits no longer than the call that it serves has left, whichever call that is.
+
+    redis-py reads the two properties whenever it connects; whatever is sent or read, in its
+    handshake too, goes through the two methods.
+    """
+
+    _socket_timeout: float
+    _socket_connect_timeout: float
+
+    @property
+    def socket_timeout(self) -> float:
+        return time_left(self._socket_timeout)
+
+    @socket_timeout.setter
+    def socket_timeout(self, seconds: float) -> None:
+        self._socket_timeout = seconds
+
+    @property
+    def socket_connect_timeout(self) -> float:
+        return time_left(self._socket_connect_timeout)
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, seconds: float) -> None:
+        self._socket_connect_timeout = seconds
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        self._hurry()
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # redis-py's
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        self._hurry()
+        return super().read_response(*args, **options)
+
+    def stand(self) -> None:
+        """Connect, anew where the server has ended the connection or said what nobody asked."""
+        if self._sock is not None:
+            try:
+                if not self.can_read():
+                    return
+            except (RedisError, OSError):
+                pass
+            self.disconnect()
+        self.connect()  # type: ignore[no-untyped-call]  # redis-py's
+
+    def _hurry(self) -> None:
+        if self._sock is not None:
+            self._sock.settimeout(time_left(self._socket_timeout))
+
+
+class _Plain(_Punctual, Connection):
+    """Over TCP."""
+
+
+class _Encrypted(_Punctual, SSLConnection):
+    """Over TLS."""
+
+
+class _Pool:
+    """Connections to one server. redis-py's own takes longer than the way to a near server and
+    back, and waits for a place in it whatever time the call has left."""
+
+    def __init__(self, connect: Callable[[], _Punctual], size: int, timeout: float) -> None:
+        self._connect = connect
+        self._timeout = timeout
+        self._places = threading.Semaphore(size)
+        self._free: deque[_Punctual] = deque()
+        self._all: list[_Punctual] = []
+
+    def get_connection(self) -> _Punctual:
+        """Return one that stands; RedisError where there is none in time."""
+        if not self._places.acquire(timeout=time_left(self._timeout)):
+            raise RedisConnectionError("all max_connections connections are in use")
+        try:
+            try:
+                connection = self._free.pop()
+            except IndexError:
+                connection = self._connect()
+                self._all.append(connection)
+        except BaseException:
+            self._places.release()
+            raise
+        try:
+            connection.stand()
+        except BaseException:
+            self.release(connection)
+            raise
+        return connection
+
+    def release(self, connection: _Punctual) -> None:
+        self._free.append(connection)
+        self._places.release()
+
+    def disconnect(self) -> None:
+        for connection in self._all.copy():
+            connection.disconnect()  # type: ignore[no-untyped-call]  # redis-py's
 
 
 class Connections(ABC):
     """Ways to the server that holds a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, reply_seconds: float = inf) -> None:
+        self.reply_seconds = reply_seconds
+        """How long a reply may take, whatever the call has left."""
         self._in_use = 0
         self._closed = False
         self._changed = threading.Condition()
 
     @abstractmethod
-    def exchange(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands over one connection; return their replies, errors among them as values.
 
-        Where ``timeout`` is given, each reply may take so many seconds, and else socket_timeout.
         Raises StoreUnavailableError where nothing was sent, redis-py's errors otherwise.
         """
 
@@ -75,42 +183,40 @@ class Connections(ABC):
     def exchange_with_each(self, commands: Sequence[Command]) -> Iterator[list[Any]]:
         """Yield the replies of every server that may hold the log."""
 
-    def close(self) -> None:
+    def close(self, timeout: float) -> None:
         """Close all connections; what is being read ends first, if that does not take long."""
         with self._changed:
             self._closed = True
-            self._changed.wait_for(lambda: not self._in_use, _SECONDS_TO_END)
+            seconds = min(_SECONDS_TO_END, time_left(timeout))
+            self._changed.wait_for(lambda: not self._in_use, seconds)
         self._disconnect()
 
     @abstractmethod
     def _disconnect(self) -> None:
         """Close all connections."""
 
-    def _exchange(self, pool: Any, commands: Sequence[Command], timeout: float | None) -> list[Any]:
+    def _exchange(self, pool: Any, commands: Sequence[Command]) -> list[Any]:
         with self._changed:
             if self._closed:
                 raise StoreClosedError("the store is closed")
             self._in_use += 1
         try:
-            return _exchange(pool, commands, timeout)
+            return _exchange(pool, commands)
         finally:
             with self._changed:
                 self._in_use -= 1
                 self._changed.notify_all()
 
 
-def _exchange(pool: Any, commands: Sequence[Command], timeout: float | None) -> list[Any]:
+def _exchange(pool: Any, commands: Sequence[Command]) -> list[Any]:
     try:
         connection = pool.get_connection()
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, UnicodeError) as error:  # the last: a host that is no name
         raise translated(error, sent=False) from error
     try:
-        for command in commands:
-            connection.send_command(*command)
+        connection.send_packed_command(connection.pack_commands(commands))
         replies: list[Any] = []
         for _ in commands:
-            if timeout is not None and not connection.can_read(timeout):
-                raise RedisTimeoutError(f"no reply within {timeout:.3g} s")
             try:
                 replies.append(connection.read_response())
             except ResponseError as error:
@@ -126,27 +232,24 @@ def _exchange(pool: Any, commands: Sequence[Command], timeout: float | None) -> 
 class Server(Connections):
     """Connections to a single server."""
 
-    def __init__(self, pool: Any) -> None:
-        super().__init__()
+    def __init__(self, pool: Any, reply_seconds: float = inf) -> None:
+        super().__init__(reply_seconds)
         self._pool = pool
 
     @classmethod
     def at(cls, settings: Settings) -> Server:
         """Make a pool for a URL; it connects when first used."""
-        kind = SSLConnection if settings.scheme == "rediss" else Connection
-        pool = BlockingConnectionPool(  # type: ignore[no-untyped-call]  # redis-py's
-            connection_class=kind,
-            timeout=settings.timeout,
-            retry=Retry(NoBackoff(), 0),
-            **connection_options(settings),
-        )
-        return cls(pool)
+        kind = _Encrypted if settings.scheme == "rediss" else _Plain
+        options = connection_options(settings)
+        size = options.pop("max_connections", _MAX_CONNECTIONS)
+        connect = partial(kind, retry=Retry(NoBackoff(), 0), **options)
+        return cls(_Pool(connect, size, settings.timeout), options["socket_timeout"])
 
-    def exchange(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
-        return self._exchange(self._pool, commands, timeout)
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        return self._exchange(self._pool, commands)
 
     def exchange_with_each(self, commands: Sequence[Command]) -> Iterator[list[Any]]:
-        yield self.exchange(commands, None)
+        yield self.exchange(commands)
 
     def _disconnect(self) -> None:
         self._pool.disconnect()
@@ -156,25 +259,34 @@ class Cluster(Connections):
     """Connections to the node that holds a log's slot, wherever that moves."""
 
     def __init__(self, settings: Settings, key: str) -> None:
-        super().__init__()
         options = connection_options(settings)
-        scheme = "rediss" if options.pop("ssl", False) else "redis"
+        super().__init__(options["socket_timeout"])
+        kind = _Encrypted if options.pop("ssl", False) else _Plain
         host = options.pop("host")
         host = f"[{host}]" if ":" in host else host
-        url = f"{scheme}://{host}:{options.pop('port')}"
+        url = f"redis://{host}:{options.pop('port')}"
         self._key = key
-        self._client: Any = RedisCluster(url=url, retry=Retry(NoBackoff(), 0), **options)
+        self._timeout = settings.timeout
+        self._lost = False
+        """Whether the node of before did not answer: the slot may have moved since."""
+        self._client: Any = RedisCluster(
+            url=url, connection_class=kind, retry=Retry(NoBackoff(), 0), **options
+        )
 
-    def exchange(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        if self._lost:  # asked here, for the call that lost it may have had no time left
+            self._look_around()
         pool = self._pool_of(self._client.get_node_from_key(self._key))
         replies: list[Any] = []
         asking = False
         for _ in range(_REDIRECTS):
+            # ASKING counts for the first command alone. One of another key that follows is
+            # answered MOVED, and the whole tried again, rather than read before it is there.
             sent = [("ASKING",), *commands] if asking else commands
             try:
-                replies = self._exchange(pool, sent, timeout)[len(sent) - len(commands) :]
+                replies = self._exchange(pool, sent)[len(sent) - len(commands) :]
             except (RedisError, OSError, StoreUnavailableError):
-                self._look_around()
+                self._lost = True
                 raise
             redirect = replies[0]
             if not isinstance(redirect, AskError):  # nor a MovedError: that is one too
@@ -190,7 +302,7 @@ class Cluster(Connections):
 
     def exchange_with_each(self, commands: Sequence[Command]) -> Iterator[list[Any]]:
         for node in self._client.get_primaries():
-            yield self._exchange(self._pool_of(node), commands, None)
+            yield self._exchange(self._pool_of(node), commands)
 
     def _disconnect(self) -> None:
         self._client.close()
@@ -200,12 +312,15 @@ class Cluster(Connections):
 
     def _look_around(self) -> None:
         """Learn which node holds what; keep what is known if no node tells."""
-        with suppress(RedisError, RedisClusterException, OSError):
+        half = time_left(self._timeout) / 2  # the other half is for what is asked
+        with suppress(RedisError, RedisClusterException, OSError), deadline(half):
             self._client.nodes_manager.initialize()
+            self._lost = False
 
 
+_FORBIDDEN: Final = re.compile(r"\bNOPERM\b|\bACL failure\b|can't run this command")
 _TRANSIENT: Final = re.compile(r"\b(BUSY|READONLY|NOREPLICAS|CLUSTERDOWN)\b")
-_LASTING: Final = re.compile(r"\b(OOM|MISCONF|GONE)\b")
+_LASTING: Final = re.compile(r"\b(OOM|MISCONF)\b")
 _CORRUPT: Final = re.compile(r"\b(CORRUPT|WRONGTYPE|XADD)\b")
 """Codes of error replies: redis-py knows few, and older servers wrap those from scripts."""
 _TRANSIENT_ERRORS: Final = (
@@ -223,7 +338,7 @@ def translating(*, sent: bool) -> Iterator[None]:
     """Raise the driver's errors as this package's; ``sent``: what failed may be done."""
     try:
         yield
-    except (RedisError, RedisClusterException, OSError) as error:
+    except (RedisError, RedisClusterException, OSError, UnicodeError) as error:
         raise translated(error, sent=sent) from error
 
 
@@ -233,7 +348,8 @@ def translated(error: Exception, *, sent: bool) -> EventStoreError:
     A script refused as a whole, and each of these refusals is, has written nothing.
     """
     text = str(error)
-    if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
+    refused = isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError))
+    if refused or (isinstance(error, ResponseError) and _FORBIDDEN.search(text)):
         return ConfigurationError(f"url: the server refuses this user or password: {text}")
     if isinstance(error, _TRANSIENT_ERRORS):
         return StoreUnavailableError(f"the server cannot answer now: {text}")

@@ -75,17 +75,17 @@ class _Fake(Server):
         super().__init__(ConnectionPool(connection_class=kind, server=fake, protocol=2))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fakeredis")
 
-    def exchange(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
         try:
-            work = self._thread.submit(self._exchange_alone, commands, timeout)
+            work = self._thread.submit(self._exchange_alone, commands)
         except RuntimeError as error:  # shut down
             raise StoreClosedError("the store is closed") from error
         return work.result()
 
-    def _exchange_alone(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
+    def _exchange_alone(self, commands: Sequence[Command]) -> list[Any]:
         with _call:
-            return super().exchange(commands, timeout)
+            return super().exchange(commands)
 
-    def close(self) -> None:
-        super().close()
+    def close(self, timeout: float) -> None:
+        super().close(timeout)
         self._thread.shutdown()

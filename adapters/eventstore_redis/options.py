@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from redis.connection import parse_url
@@ -15,6 +17,24 @@ def _text(name: str, value: object) -> str:
     if type(value) is not str or not value:
         raise ConfigurationError(f"{name}: must be text, and not empty")
     return value
+
+
+def _file(name: str, value: object) -> str:
+    path = _text(name, value)
+    try:
+        with Path(path).open("rb"):
+            return path
+    except OSError as error:
+        raise ConfigurationError(f"{name}: cannot read {path!r}: {error.strerror}") from error
+
+
+def _authorities(name: str, value: object) -> str:
+    path = _file(name, value)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise ConfigurationError(f"{name}: there is no certificate in {path!r}") from error
+    return path
 
 
 def _seconds(name: str, value: object) -> float:
@@ -37,10 +57,10 @@ _OPTIONS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "health_check_interval": as_integer,
 }
 _TLS_OPTIONS: Final[Mapping[str, Callable[[str, object], Any]]] = {
-    "ssl_ca_certs": _text,
+    "ssl_ca_certs": _authorities,
     "ssl_ca_path": _text,
-    "ssl_certfile": _text,
-    "ssl_keyfile": _text,
+    "ssl_certfile": _file,
+    "ssl_keyfile": _file,
     "ssl_password": _text,
     "ssl_cert_reqs": _text,
     "ssl_check_hostname": as_flag,
@@ -91,9 +111,10 @@ def _address_of(settings: Settings) -> dict[str, Any]:
         raise ConfigurationError(f"url: its path is the database's number, not {path!r:.100}")
     try:
         address = parse_url(f"redis://{settings.location}")  # type: ignore[no-untyped-call]  # redis-py's
-    except ValueError as error:
+    except ValueError:
+        # Without the cause, which shows what it took for a port: often the rest of a password.
         raise ConfigurationError(
             f"url: {settings.safe_url} must look like {settings.scheme}://user:password@host:port;"
             " percent-encode what else is in the password"
-        ) from error
+        ) from None
     return {"host": "localhost", "port": 6379, **address}

@@ -1,5 +1,5 @@
--- Shared by append.lua and read.lua, which begin with it: the fields of an entry, and whether
--- a query takes one. EventQuery.takes is the definition.
+-- Shared by append.lua, read.lua and find.lua, which begin with it: the fields of an entry,
+-- whether a query takes one (EventQuery.takes is the definition), and how much a call may do.
 --
 -- The log's keys. {ns} is the namespace and its hash tag: all of a log is in one cluster slot.
 -- Every event costs an entry in the stream and its place in the indexes; per 10,000 events, with
@@ -33,6 +33,36 @@ local EVENT, STORED = 2, 8
 local FACTS = '^' .. string.rep('([^%z]*)%z', 5) .. '[^%z]*()'
 local FIRST_FACT = 36
 
+-- While a script runs, nobody else is served. So work is counted, in steps of some 0.1 µs, and a
+-- call that has used up its budget returns what it has, to be asked again for the rest: within
+-- 50 ms, on a machine half as fast too.
+local BUDGET = 100000
+local CANDIDATE = 60 -- to fetch an event of common size by itself
+local budget = BUDGET
+
+local function spend(steps)
+  budget = budget - steps
+end
+
+local function exhausted()
+  return budget <= 0
+end
+
+-- Spends steps on an entry, and those to copy it in and out; an error where it is no event.
+local function spend_on(entry, steps)
+  local values = entry[2]
+  if #values ~= STORED then
+    error('CORRUPT the entry ' .. entry[1] .. ' of the log is no event')
+  end
+  spend(steps + (#values[EVENT] + #values[4] + #values[6]) / 100)
+end
+
+local function check_log(meta, log_id)
+  if redis.call('HGET', meta, 'log_id') ~= log_id then
+    error('GONE the log was removed or replaced')
+  end
+end
+
 local function id_of(event)
   return string.sub(event, 1, 16)
 end
@@ -42,8 +72,10 @@ local function time_key(event, sequence)
   return string.sub(event, 17, 35) .. string.format('%016d', sequence)
 end
 
--- Replace what refers to arguments by the texts themselves.
+-- Replace what refers to arguments by the texts themselves, and count the steps that judging an
+-- event may take.
 local function prepare(query)
+  query.weight = 1 + 2 * (#query.equal + #query.tags)
   for _, test in ipairs(query.equal) do
     test.taken = {}
     for _, argument in ipairs(test[2]) do
@@ -56,7 +88,7 @@ local function prepare(query)
   query.from_time = query.from_time and ARGV[query.from_time]
   query.to_time = query.to_time and ARGV[query.to_time]
   for _, alternative in ipairs(query.any_of) do
-    prepare(alternative)
+    query.weight = query.weight + prepare(alternative).weight
   end
   return query
 end
@@ -105,9 +137,6 @@ end
 -- An entry as it is returned: a table within a table costs more than all texts of an event.
 local function put(found, entry)
   local values = entry[2]
-  if #values ~= STORED then
-    error('CORRUPT the entry ' .. entry[1] .. ' of the log is no event')
-  end
   local last = #found
   found[last + 1], found[last + 2], found[last + 3] = entry[1], values[EVENT], values[4]
   found[last + 4], found[last + 5] = values[6], values[STORED]

@@ -1,21 +1,23 @@
--- Returns a page of events, or counts them, and never works longer than BUDGET allows: what is
--- left then, the caller asks for from where this one stopped.
+-- Returns a page of events, or counts them, and never works longer than its budget (query.lua)
+-- allows: what is left then, the caller asks for from where this one stopped.
 --
 -- The candidates come from the most selective index (see query.lua), the log itself among them;
 -- each is then fetched and judged by the whole query.
 --
--- KEYS  1 log, 2 times, then the lists that the query names by number
--- ARGV  1 the request, JSON of numbers and flags (records.py); then the texts it refers to
+-- KEYS  1 meta, 2 log, 3 times, then the lists that the query names by number
+-- ARGV  1 the request, JSON of numbers and flags (records.py), 2 the log id; then the texts that
+--       the request refers to
 --
 -- Returns the head, where to resume (a sequence; in the order of time <timestamp><sequence>; ''
 -- when done), how much of the offset is still to skip, how many matched, and their entries: id,
 -- event, data, metadata, stored, id …
 
-local BUDGET = 4000 -- candidates looked at in one call
 local SORTABLE = 1000 -- candidates that may be gathered and sorted in one call
-local CHUNK = 100
+local CHUNK = 100 -- fetched at once, at the most …
+local FIRST_CHUNK = 10 -- … and to begin with
 
-local log, times = KEYS[1], KEYS[2]
+local log, times = KEYS[2], KEYS[3]
+check_log(KEYS[1], ARGV[2])
 local request = cjson.decode(ARGV[1])
 local query = prepare(request.query)
 local ascending = request.ascending
@@ -57,38 +59,51 @@ local function rank(key, size, sequence)
   return low
 end
 
--- How many candidates the best index gives, and where they come from; nil stands for the log.
+-- Steps to find where to begin and end in a list: by bisection, and the longer it is, the
+-- further it is to its middle.
+local function steps_to_seek(size)
+  local ends = (after > 0 and 1 or 0) + (up_to < head and 1 or 0)
+  return 10 + ends * math.log(size + 1) / math.log(2) * (5 + size / 50000)
+end
+
+-- How many candidates the best index gives, where they come from (nil stands for the log), how
+-- many of them are gathered at once, by time, and how many steps it takes to begin.
 local function best_source(part)
-  local size, best = math.max(up_to - after, 0), nil
+  local size, best, gathered, start = math.max(up_to - after, 0), nil, 0, 0
   for _, lists in ipairs(part.lists) do
-    local total = 0
+    local total, steps = 0, 0
     for _, key in ipairs(lists) do
-      total = total + redis.call('LLEN', KEYS[key])
+      local its_size = redis.call('LLEN', KEYS[key])
+      total, steps = total + its_size, steps + steps_to_seek(its_size)
     end
-    if total < size then
-      size, best = total, lists
+    if total == 0 then
+      return 0, {}, 0, steps
+    end
+    if total < size and steps < budget / 4 then
+      size, best, start = total, lists, steps
     end
   end
   if part.from_time or part.to_time then
     local total = redis.call('ZLEXCOUNT', times, bounds_of_time(part))
     if total < size and total <= SORTABLE then
-      size, best = total, {part}
+      size, best, gathered, start = total, {part}, total, 30 + total * 5
     end
   end
   if #part.any_of > 0 then
-    local total, sources = 0, {}
+    local total, sources, its_gathered, its_start = 0, {}, 0, 0
     for _, alternative in ipairs(part.any_of) do
-      local its_size, its_sources = best_source(alternative)
-      total = total + its_size
-      for _, source in ipairs(its_sources or {}) do
+      local one_size, one_sources, one_gathered, one_start = best_source(alternative)
+      total = total + one_size
+      its_gathered, its_start = its_gathered + one_gathered, its_start + one_start
+      for _, source in ipairs(one_sources or {}) do
         sources[#sources + 1] = source
       end
     end
-    if total < size then
-      size, best = total, sources
+    if total < size and its_gathered <= SORTABLE and its_start < budget / 4 then
+      size, best, gathered, start = total, sources, its_gathered, its_start
     end
   end
-  return size, best
+  return size, best, gathered, start
 end
 
 -- The iterators below return sequences in order, the log's also the entry, then nil.
@@ -98,7 +113,7 @@ local function along_log()
   if not ascending then
     sequence, step = up_to + 1, -1
   end
-  local chunk, index = {}, 0
+  local chunk, index, wanted = {}, 0, FIRST_CHUNK
   return function()
     sequence, index = sequence + step, index + 1
     if sequence <= after or sequence > up_to then
@@ -107,10 +122,11 @@ local function along_log()
     if index > #chunk then
       index = 1
       if ascending then
-        chunk = redis.call('XRANGE', log, sequence, up_to, 'COUNT', CHUNK)
+        chunk = redis.call('XRANGE', log, sequence, up_to, 'COUNT', wanted)
       else
-        chunk = redis.call('XREVRANGE', log, sequence, after + 1, 'COUNT', CHUNK)
+        chunk = redis.call('XREVRANGE', log, sequence, after + 1, 'COUNT', wanted)
       end
+      wanted = CHUNK
     end
     return sequence, check(chunk[index], sequence)
   end
@@ -129,7 +145,7 @@ local function along_list(key)
       high = high - jump
     end
   end
-  local chunk, index = {}, 0
+  local chunk, index, wanted = {}, 0, FIRST_CHUNK
   return function()
     index = index + 1
     if index > #chunk then
@@ -138,16 +154,17 @@ local function along_list(key)
       end
       index = 1
       if ascending then
-        chunk = redis.call('LRANGE', key, low, math.min(low + CHUNK - 1, high))
+        chunk = redis.call('LRANGE', key, low, math.min(low + wanted - 1, high))
         low = low + #chunk
       else
-        local backwards = redis.call('LRANGE', key, math.max(high - CHUNK + 1, low), high)
+        local backwards = redis.call('LRANGE', key, math.max(high - wanted + 1, low), high)
         high = high - #backwards
         chunk = {}
         for place = #backwards, 1, -1 do
           chunk[#chunk + 1] = backwards[place]
         end
       end
+      wanted = CHUNK
     end
     return tonumber(chunk[index])
   end
@@ -189,6 +206,7 @@ local function along_all(sources)
     end
   end
   return function()
+    spend(#nexts / 2)
     local best
     for _, sequence in ipairs(nexts) do
       if sequence and (not best or (sequence < best) == ascending) then
@@ -205,6 +223,7 @@ local function along_all(sources)
 end
 
 local found, count, left = {}, 0, request.limit
+local judging = CANDIDATE + query.weight
 
 -- Takes a candidate that matches; returns whether the page is full.
 local function add(entry)
@@ -225,19 +244,53 @@ end
 local function in_order_of_sequence(sources)
   local certain = sources and request.exact -- all of its index match
   local next_candidate = sources and along_all(sources) or along_log()
-  local last
-  for _ = 1, BUDGET do
+  while true do
     local sequence, entry = next_candidate()
     if not sequence then
       return reply('')
     end
-    last = sequence
     entry = entry or entry_at(sequence)
+    spend_on(entry, certain and CANDIDATE or judging)
     if (certain or takes(query, sequence, entry[2])) and add(entry) then
       return reply('')
     end
+    if exhausted() then
+      return reply(tostring(sequence))
+    end
   end
-  return reply(tostring(last))
+end
+
+local function along_the_times()
+  local low, high = bounds_of_time(query)
+  local resume = request.resume and ARGV[request.resume]
+  while true do
+    local members
+    if ascending then
+      low = resume and '(' .. resume or low
+      members = redis.call('ZRANGEBYLEX', times, low, high, 'LIMIT', 0, CHUNK)
+    else
+      high = resume and '(' .. resume or high
+      members = redis.call('ZREVRANGEBYLEX', times, high, low, 'LIMIT', 0, CHUNK)
+    end
+    for _, member in ipairs(members) do
+      resume = member
+      local sequence = tonumber(string.sub(member, 20))
+      spend(5)
+      if sequence > after and sequence <= up_to then
+        local entry = entry_at(sequence)
+        spend_on(entry, judging)
+        if takes(query, sequence, entry[2]) and add(entry) then
+          return reply('')
+        end
+      end
+      if exhausted() then
+        return reply(resume)
+      end
+    end
+    if #members < CHUNK then
+      return reply('')
+    end
+  end
 end
 
 -- Few candidates: gather, sort, and cut the page out.
@@ -246,10 +299,15 @@ local function sorted_by_time(sources)
   local matches = {}
   for sequence, entry in sources and along_all(sources) or along_log() do
     entry = entry or entry_at(sequence)
+    spend_on(entry, judging)
     local key = time_key(entry[2][EVENT], sequence)
     if takes(query, sequence, entry[2])
       and (not resume or key ~= resume and (key > resume) == ascending) then
       matches[#matches + 1] = {key, entry}
+    end
+    if exhausted() then
+      budget = BUDGET / 2 -- they are large: what is half gathered cannot be gone on with
+      return along_the_times()
     end
   end
   table.sort(matches, function(one, other)
@@ -266,51 +324,24 @@ local function sorted_by_time(sources)
   return reply('')
 end
 
-local function along_the_times()
-  local low, high = bounds_of_time(query)
-  local resume = request.resume and ARGV[request.resume]
-  for _ = 1, BUDGET / CHUNK do
-    local members
-    if ascending then
-      low = resume and '(' .. resume or low
-      members = redis.call('ZRANGEBYLEX', times, low, high, 'LIMIT', 0, CHUNK)
-    else
-      high = resume and '(' .. resume or high
-      members = redis.call('ZREVRANGEBYLEX', times, high, low, 'LIMIT', 0, CHUNK)
-    end
-    for _, member in ipairs(members) do
-      local sequence = tonumber(string.sub(member, 20))
-      if sequence > after and sequence <= up_to then
-        local entry = entry_at(sequence)
-        if takes(query, sequence, entry[2]) and add(entry) then
-          return reply('')
-        end
-      end
-    end
-    if #members < CHUNK then
-      return reply('')
-    end
-    resume = members[#members]
-  end
-  return reply(resume)
-end
-
 if after >= up_to then
   return reply('')
 end
 -- A query of a single field is counted without a look at any event.
 if request.count and request.exact then
-  for _, key in ipairs(query.lists[1] or {}) do
-    local size = redis.call('LLEN', KEYS[key])
-    count = count + math.max(rank(KEYS[key], size, up_to) - rank(KEYS[key], size, after), 0)
+  for _, key in ipairs(query.lists[1]) do
+    local its_size = redis.call('LLEN', KEYS[key])
+    count = count + math.max(rank(KEYS[key], its_size, up_to) - rank(KEYS[key], its_size, after), 0)
   end
   return reply('')
 end
-local size, sources = best_source(query)
+local size, sources, _, start = best_source(query)
 if request.skip > 0 then
   size, sources = 0, query.lists[1]
 end
+spend(math.min(start + 3 * query.weight, BUDGET / 2)) -- to begin
 if request.by_time then
-  return size <= SORTABLE and sorted_by_time(sources) or along_the_times()
+  local few = size <= SORTABLE and size * judging <= budget
+  return few and sorted_by_time(sources) or along_the_times()
 end
 return in_order_of_sequence(sources)

@@ -24,6 +24,9 @@ MAX_SEQUENCE: Final = 2**53
 # Where a fact stands in an event's text: see query.lua.
 _TENANT, _ENTITY_TYPE, _ENTITY_ID, _TYPE, _WORKFLOW = 1, 2, 3, 4, 5
 
+_MOST_NAMES: Final = 2000
+"""In a query for a script, which holds up all others while it judges by them."""
+
 _TIME_SHIFT: Final = 2 * 10**18
 """Added to microseconds: 19 digits for every year from 1 to 9999, compared as text."""
 
@@ -140,12 +143,38 @@ def _lists_of(draft: Draft, name: Names) -> list[int]:
     return numbers
 
 
+def rough(query: EventQuery) -> EventQuery:
+    """Return a query small enough for a script, which takes at least what ``query`` takes; mostly
+    ``query`` itself."""
+    alternatives = tuple(query.any_of or ())
+    if sum(map(_names_in, (query, *alternatives))) <= _MOST_NAMES:
+        return query
+    room = _MOST_NAMES // (len(alternatives) + 1)
+    fewer = [_with_names(each, room) for each in alternatives]
+    everything = EventQuery()
+    any_of = fewer if fewer and everything not in fewer else None
+    return _with_names(query, room).replace(any_of=any_of)
+
+
+def _names_in(query: EventQuery) -> int:
+    return len(query.event_types or ()) + len(query.tags or ())
+
+
+def _with_names(query: EventQuery, most: int) -> EventQuery:
+    types, tags = tuple(query.event_types or ()), tuple(query.tags or ())
+    few_types = types if len(types) <= most else ()
+    few_tags = tags[: most - len(few_types)]
+    return query.replace(event_types=few_types or None, tags=few_tags or None)
+
+
 def _condition_part(condition: Condition, arguments: Arguments) -> Part:
+    query = rough(condition.query)
     return {
+        "rough": query is not condition.query,
         "after": min(condition.after, MAX_SEQUENCE),
         "checked_to": min(condition.checked_to, MAX_SEQUENCE),
         "match": condition.match,
-        "query": _query_part(condition.query, arguments, None),
+        "query": _query_part(query, arguments, None),
     }
 
 
@@ -195,15 +224,21 @@ def _entity_of(query: EventQuery) -> Entity | None:
 
 
 def read_call(
-    namespace: str, page: PageRequest, resume: str, *, count: bool = False, firsts: bool = False
+    namespace: str,
+    log_id: str,
+    page: PageRequest,
+    resume: str,
+    *,
+    count: bool = False,
+    firsts: bool = False,
 ) -> tuple[tuple[str, ...], list[str | bytes | int]]:
     """Return keys and arguments for read.lua.
 
     ``resume`` is where an earlier call in the order of time stopped; ``firsts`` restricts to
     the first events of entities.
     """
-    name = Names(namespace, "log", "times")
-    arguments = Arguments(reserved=1)
+    name = Names(namespace, "meta", "log", "times")
+    arguments = Arguments(reserved=2)
     query = _query_part(page.query, arguments, name)
     if firsts:
         query["first"] = True
@@ -230,15 +265,15 @@ def read_call(
         request["up_to"] = min(page.up_to, MAX_SEQUENCE)
     if resume:
         request["resume"] = arguments(resume)
-    return name.keys, [_encode(request), *arguments.texts]
+    return name.keys, [_encode(request), log_id, *arguments.texts]
 
 
 def find_call(
-    namespace: str, keys: Sequence[EventKey]
+    namespace: str, log_id: str, keys: Sequence[EventKey]
 ) -> tuple[tuple[str, ...], list[str | bytes | int]]:
     """Return keys and arguments for find.lua."""
-    name = Names(namespace, "log")
-    arguments: list[str | bytes | int] = []
+    name = Names(namespace, "meta", "log")
+    arguments: list[str | bytes | int] = [log_id]
     for tenant_id, event_id in keys:
         arguments += (name(f"ids:{tenant_id}"), event_id.bytes)
     return name.keys, arguments

@@ -18,11 +18,13 @@ from eventstore.commit import (
     Accepted,
     Batch,
     EventKey,
+    Identity,
     LogState,
     Outcome,
     entities_of,
     keys_of,
     plan,
+    twins_of,
 )
 from eventstore.encoding import from_microseconds, to_microseconds
 from eventstore.errors import LogReplacedError
@@ -115,13 +117,13 @@ def find_chains(cursor: sqlite3.Cursor, sql: Statements, entities: Sequence[Enti
 
 def find_events(
     cursor: sqlite3.Cursor, sql: Statements, keys: Sequence[EventKey]
-) -> dict[EventKey, Event]:
+) -> dict[Identity, Event]:
     """Return the events of these identities that are recorded."""
-    return {
-        (event.tenant_id, event.event_id): event
+    return twins_of(
+        event
         for chunk in _chunks([(tenant_id, event_id.bytes) for tenant_id, event_id in keys])
         for event in events_of(rows(cursor, sql.find(chunk)))
-    }
+    )
 
 
 def rows(cursor: sqlite3.Cursor, statement: Statement) -> list[tuple[Any, ...]]:

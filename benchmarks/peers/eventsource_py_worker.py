@@ -19,18 +19,22 @@ from eventsource import (  # type: ignore[import-not-found]
 from eventsource.ports import FeedReadOptions  # type: ignore[import-not-found]
 from sqlalchemy.ext.asyncio import create_async_engine  # type: ignore[import-not-found]
 
-from benchmarks.peers.protocol import Payload, Peer, serve
+from benchmarks.peers.protocol import New, Payload, Peer, serve
 
 
 @register_event
 class OrderPlaced(DomainEvent):  # type: ignore[misc]  # the peer's
     aggregate_type: str = "order"
     order: dict[str, Any]
+    workflow: str
+    tags: list[str]
+    details: dict[str, Any]
 
 
 class EventsourcePy(Peer):
     distribution = "eventsource-py"
     threads = False
+    scatters = False
 
     def __init__(self) -> None:
         self._store: Any = None
@@ -47,12 +51,21 @@ class EventsourcePy(Peer):
             self._store = PostgreSQLEventStore(engine, create_schema=True, owns_engine=True)
         await self._store.current_position()
 
-    async def append(self, stream: UUID, version: int, payloads: list[Payload]) -> None:
-        events = [
-            OrderPlaced(aggregate_id=stream, aggregate_version=number, order=payload)
-            for number, payload in enumerate(payloads, version + 1)
+    async def append(self, events: list[New]) -> None:
+        stream = events[0].stream
+        new = [
+            OrderPlaced(
+                aggregate_id=stream,
+                aggregate_version=each.version,
+                order=each.payload,
+                workflow=each.workflow,
+                tags=each.tags,
+                details=each.metadata,
+            )
+            for each in events
         ]
-        await self._store.append(_stream(stream), events, ExpectedVersion.exact(version))
+        expected = ExpectedVersion.exact(events[0].version - 1)
+        await self._store.append(_stream(stream), new, expected)
 
     async def read_stream(self, stream: UUID) -> list[Payload]:
         return [each.event.order async for each in self._store.read_stream(_stream(stream))]

@@ -18,7 +18,7 @@ from eventsourcing.persistence import (  # type: ignore[import-not-found]
 )
 from eventsourcing.utils import Environment  # type: ignore[import-not-found]
 
-from benchmarks.peers.protocol import Payload, Peer, serve
+from benchmarks.peers.protocol import New, Payload, Peer, serve
 
 
 class Eventsourcing(Peer):
@@ -32,27 +32,27 @@ class Eventsourcing(Peer):
         self._factory = InfrastructureFactory.construct(Environment(env=_environment(url)))
         self._recorder = self._factory.application_recorder()
 
-    async def append(self, stream: UUID, version: int, payloads: list[Payload]) -> None:
+    async def append(self, events: list[New]) -> None:
         self._recorder.insert_events(
             [
                 StoredEvent(
-                    originator_id=stream,
-                    originator_version=number,
+                    originator_id=each.stream,
+                    originator_version=each.version,
                     topic="orders:OrderPlaced",
-                    state=json.dumps(payload).encode(),
+                    state=json.dumps(each.as_one()).encode(),
                 )
-                for number, payload in enumerate(payloads, version + 1)
+                for each in events
             ]
         )
 
     async def read_stream(self, stream: UUID) -> list[Payload]:
-        return [json.loads(each.state) for each in self._recorder.select_events(stream)]
+        return [_payload(each) for each in self._recorder.select_events(stream)]
 
     async def read_after(self, position: Any, limit: int) -> tuple[list[Payload], Any]:
         page = self._recorder.select_notifications(
             start=position or 0, limit=limit, inclusive_of_start=False
         )
-        return [json.loads(each.state) for each in page], page[-1].id if page else position
+        return [_payload(each) for each in page], page[-1].id if page else position
 
     async def settings(self) -> str:
         datastore: Any = getattr(self._recorder, "datastore", None)
@@ -67,6 +67,11 @@ class Eventsourcing(Peer):
 
     async def close(self) -> None:
         self._factory.close()
+
+
+def _payload(event: Any) -> Payload:
+    payload: Payload = json.loads(event.state)["data"]
+    return payload
 
 
 def _environment(url: str) -> dict[str, str]:

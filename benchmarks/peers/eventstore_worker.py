@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 from uuid import UUID
 
-from benchmarks.peers.protocol import Payload, Peer, serve
+from benchmarks.peers.protocol import New, Payload, Peer, serve
 from eventstore import DurabilityWarning, Event, EventStore, open_store
 
 
@@ -19,15 +19,26 @@ class EventStoreToolkit(Peer):
             warnings.simplefilter("ignore", DurabilityWarning)  # ``settings`` tells it
             self._store = open_store(url)
 
-    async def append(self, stream: UUID, version: int, payloads: list[Payload]) -> None:
-        entity_id = stream.hex
-        self._store.append_batch(
-            [
-                Event(event_type="OrderPlaced", entity_type="order", entity_id=entity_id, data=data)
-                for data in payloads
-            ],
-            expected_version=version,
-        )
+    async def append(self, events: list[New]) -> None:
+        expected: dict[tuple[str, str], int] = {}
+        for each in events:
+            expected.setdefault(("order", each.stream.hex), each.version - 1)
+        new = [
+            Event(
+                event_type="OrderPlaced",
+                entity_type="order",
+                entity_id=each.stream.hex,
+                data=each.payload,
+                workflow_id=each.workflow,
+                tags=tuple(each.tags),
+                metadata=each.metadata,
+            )
+            for each in events
+        ]
+        if len(new) == 1:
+            self._store.append(new[0], expected_version=events[0].version - 1)
+        else:
+            self._store.append_batch(new, expected_version=expected)
 
     async def read_stream(self, stream: UUID) -> list[Payload]:
         return [each.data for each in self._store.get_events_for_entity("order", stream.hex)]

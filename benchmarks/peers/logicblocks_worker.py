@@ -25,7 +25,7 @@ from logicblocks.event.store.adapters import (  # type: ignore[import-not-found]
 from logicblocks.event.types import NewEvent  # type: ignore[import-not-found]
 from psycopg_pool import AsyncConnectionPool
 
-from benchmarks.peers.protocol import PAGE, Payload, Peer, serve
+from benchmarks.peers.protocol import PAGE, New, Payload, Peer, serve
 
 # It ships without its schema; these are the columns that it writes, and indexes for its reads.
 _SCHEMA: Final = """
@@ -43,6 +43,7 @@ _SCHEMA: Final = """
 class Logicblocks(Peer):
     distribution = "logicblocks-event-store"
     threads = False
+    scatters = False
 
     def __init__(self) -> None:
         self._pool: AsyncConnectionPool[Any] | None = None
@@ -68,23 +69,24 @@ class Logicblocks(Peer):
             )
         )
 
-    async def append(self, stream: UUID, version: int, payloads: list[Payload]) -> None:
-        await self._stream(stream).publish(
-            events=[NewEvent(name="order-placed", payload=payload) for payload in payloads],
+    async def append(self, events: list[New]) -> None:
+        version = events[0].version - 1
+        await self._stream(events[0].stream).publish(
+            events=[NewEvent(name="order-placed", payload=each.as_one()) for each in events],
             condition=conditions.position_is(version - 1)
             if version
             else conditions.stream_is_empty(),
         )
 
     async def read_stream(self, stream: UUID) -> list[Payload]:
-        return [each.payload async for each in self._stream(stream).iterate()]
+        return [each.payload["data"] async for each in self._stream(stream).iterate()]
 
     async def read_after(self, position: Any, limit: int) -> tuple[list[Payload], Any]:
         after = set() if position is None else {constraints.sequence_number_after(position)}
         found = []
         events = self._store.log().iterate(constraints=after)
         async for each in events:
-            found.append(each.payload)
+            found.append(each.payload["data"])
             position = each.sequence_number
             if len(found) == limit:
                 break

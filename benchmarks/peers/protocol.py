@@ -2,6 +2,8 @@
 
 Standard library alone, for it runs in the peers' environments. A peer fills in the four or five
 methods of ``Peer``; the loops around them, and the clock, are the same for all, ours included.
+Every event carries a workflow, two tags and metadata, in a field of the peer's where it has one,
+else within its payload; the events of a stream are scattered over the log and over batches.
 The loops are coroutines: a peer that is synchronous just never awaits, and its writers are
 threads with a loop each; the writers of one that is asynchronous are tasks of one loop.
 """
@@ -16,6 +18,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from importlib.metadata import version
 from time import monotonic, perf_counter
 from typing import Any, ClassVar
@@ -25,9 +28,37 @@ Payload = dict[str, Any]
 
 PER_STREAM = 100
 PAGE = 1000
+_STREAMS = 100
+"""To which a writer of single events appends in turn; for batches as many as events of the largest,
+so that each is of another."""
+_STREAMS_OF_BATCHES = 1000
+_PIECE = 10
+"""Events of a stream at a time in a log that is read, where an append takes but one stream."""
 _CALLS_AT_LEAST = 20
 _QUIET = 0.3
 """Seconds without news after which a tail reader ends, once the writers have."""
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """An event to append."""
+
+    stream: UUID
+    version: int
+    """It gets: the stream has one less."""
+    payload: Payload
+    workflow: str
+    tags: list[str]
+    metadata: Payload
+
+    def as_one(self) -> Payload:
+        """Return all that it carries in one object, for a peer that keeps no more than that."""
+        return {
+            "data": self.payload,
+            "workflow": self.workflow,
+            "tags": self.tags,
+            "metadata": self.metadata,
+        }
 
 
 class Peer(ABC):
@@ -37,15 +68,16 @@ class Peer(ABC):
     """Its name on the package index."""
     threads: ClassVar[bool] = True
     """Whether its writers are threads; else tasks of one event loop."""
+    scatters: ClassVar[bool] = True
+    """Whether one append takes events of many streams; else a batch is of one."""
 
     @abstractmethod
     async def open(self, url: str) -> None:
         """Connect, creating the tables where they are not there."""
 
     @abstractmethod
-    async def append(self, stream: UUID, version: int, payloads: list[Payload]) -> None:
-        """Append events to a stream that has ``version`` events, expecting just that where the
-        peer can."""
+    async def append(self, events: list[New]) -> None:
+        """Append events, expecting each stream's version where the peer can."""
 
     @abstractmethod
     async def read_stream(self, stream: UUID) -> list[Payload]:
@@ -74,6 +106,49 @@ class Peer(ABC):
         """Let go of everything."""
 
 
+class Rotation:
+    """Hands out new events for streams in turn; new streams once each has 100."""
+
+    def __init__(self, payload: Payload, streams: int, *, scattered: bool) -> None:
+        self._payload = payload
+        self._size = streams
+        self._scattered = scattered
+        self._begin()
+
+    def _begin(self) -> None:
+        self.streams = [uuid4() for _ in range(self._size)]
+        self._versions = [0] * self._size
+        self._turn = 0
+        self._done = 0
+        self._prefix = uuid4().hex[:12]
+
+    def batch(self, size: int) -> list[New]:
+        """Return new events: each of the next stream, or all of it."""
+        if self._done >= self._size * PER_STREAM:
+            self._begin()
+        if self._scattered:
+            return [self._event(self._next_stream()) for _ in range(size)]
+        stream = self._next_stream()
+        return [self._event(stream) for _ in range(size)]
+
+    def _next_stream(self) -> int:
+        self._turn += 1
+        return self._turn % self._size
+
+    def _event(self, stream: int) -> New:
+        number = self._done = self._done + 1
+        self._versions[stream] += 1
+        workflow = f"checkout-{self._prefix}-{number % 50}"
+        return New(
+            stream=self.streams[stream],
+            version=self._versions[stream],
+            payload={**self._payload, "id": f"{self._prefix}-{number}"},
+            workflow=workflow,
+            tags=[f"customer:{number % 500}", "region:eu"],
+            metadata={"correlation_id": workflow, "actor_id": "bench"},
+        )
+
+
 class Worker:
     """Does what it is told; each command is a method whose name begins with ``do_``."""
 
@@ -82,10 +157,9 @@ class Worker:
         self.payload = payload
         self.streams: list[UUID] = []
 
-    def payloads(self, count: int) -> list[Payload]:
-        """Return new payloads, each with an id that no other has."""
-        prefix = uuid4().hex[:12]
-        return [{**self.payload, "id": f"{prefix}-{number}"} for number in range(count)]
+    def rotation(self, streams: int) -> Rotation:
+        """Return what hands out events for so many new streams."""
+        return Rotation(self.payload, streams, scattered=self.peer.scatters)
 
     async def do_open(self, url: str) -> dict[str, Any]:
         await self.peer.open(url)
@@ -104,23 +178,25 @@ class Worker:
         return {"done": done, "began": began, "ended": monotonic()}
 
     async def do_batches(self, size: int, seconds: float) -> dict[str, Any]:
-        """Append batches, each a stream; only the appends are timed."""
+        """Append batches; only the appends are timed."""
         gc.collect()
+        rotation = self.rotation(_STREAMS_OF_BATCHES)
         done, spent = 0, 0.0
         while spent < seconds:
-            payloads, stream = self.payloads(size), uuid4()
+            events = rotation.batch(size)
             began = perf_counter()
-            await self.peer.append(stream, 0, payloads)
+            await self.peer.append(events)
             spent += perf_counter() - began
             done += size
         return {"done": done, "began": 0.0, "ended": spent}
 
     async def do_fill(self, events: int) -> dict[str, Any]:
-        """Write streams of 100 events, in batches of 100."""
-        for _ in range(0, events, PER_STREAM):
-            stream = uuid4()
-            await self.peer.append(stream, 0, self.payloads(PER_STREAM))
-            self.streams.append(stream)
+        """Write streams of 100 events, each scattered over all that is written."""
+        rotation = self.rotation(events // PER_STREAM)
+        self.streams += rotation.streams
+        size = PER_STREAM if self.peer.scatters else _PIECE
+        for _ in range(0, events, size):
+            await self.peer.append(rotation.batch(size))
         return {}
 
     async def do_read_all(self) -> dict[str, Any]:
@@ -171,13 +247,10 @@ class Worker:
         return {}
 
     async def _write(self, ends: float, batch: int) -> int:
-        done, stream, length = 0, uuid4(), 0
+        done, rotation = 0, self.rotation(_STREAMS)
         while monotonic() < ends:
-            await self.peer.append(stream, length, self.payloads(batch))
+            await self.peer.append(rotation.batch(batch))
             done += batch
-            length += batch
-            if length >= PER_STREAM:
-                stream, length = uuid4(), 0
         return done
 
     async def _together(

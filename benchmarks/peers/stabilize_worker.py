@@ -21,7 +21,7 @@ from stabilize.events.base import (  # type: ignore[import-not-found]
 from stabilize.events.store.postgres import PostgresEventStore  # type: ignore[import-not-found]
 from stabilize.events.store.sqlite import SqliteEventStore  # type: ignore[import-not-found]
 
-from benchmarks.peers.protocol import Payload, Peer, serve
+from benchmarks.peers.protocol import New, Payload, Peer, serve
 
 
 class Stabilize(Peer):
@@ -37,26 +37,25 @@ class Stabilize(Peer):
         else:
             self._store = PostgresEventStore(url, create_tables=True)
 
-    async def append(self, stream: UUID, version: int, payloads: list[Payload]) -> None:
-        name = _name(stream)
+    async def append(self, events: list[New]) -> None:
         self._store.append_batch(
             [
                 Event(
                     event_type=EventType.CUSTOM,
                     entity_type=EntityType.WORKFLOW,
-                    entity_id=name,
-                    workflow_id=name,
-                    version=number,
-                    data=payload,
-                    metadata=EventMetadata(correlation_id=name),
+                    entity_id=_name(each.stream),
+                    workflow_id=each.workflow,
+                    version=each.version,
+                    data=each.as_one(),
+                    metadata=EventMetadata(correlation_id=each.workflow),
                 )
-                for number, payload in enumerate(payloads, version + 1)
+                for each in events
             ]
         )
 
     async def read_stream(self, stream: UUID) -> list[Payload]:
         found = self._store.get_events_for_entity(EntityType.WORKFLOW, _name(stream))
-        return [each.data for each in found]
+        return [each.data["data"] for each in found]
 
     async def read_after(self, position: Any, limit: int) -> tuple[list[Payload], Any]:
         if self._committed:
@@ -64,7 +63,7 @@ class Stabilize(Peer):
         else:
             page = self._store.get_events_since(position or 0, limit)
             position = page[-1].sequence if page else position
-        return [each.data for each in page], position
+        return [each.data["data"] for each in page], position
 
     async def settings(self) -> str:
         if not isinstance(self._store, SqliteEventStore):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -46,8 +46,12 @@ def bars(
     scale: Literal["log", "linear"] = "log",
     mark: float | None = None,
     legend: bool = True,
+    labelled: Callable[[Span], str] | None = None,
 ) -> None:
-    """Draw groups of horizontal bars, one for each store, with the span of each figure."""
+    """Draw groups of horizontal bars, one for each store, with the span of each figure.
+
+    ``labelled`` says what stands at the end of a span; the figure alone, unless given.
+    """
     names = [name for name in colours if any(name in group for group in groups.values())]
     lines = sum(len(group) for group in groups.values()) + 0.8 * len(groups)
     with mpl.rc_context(_STYLE):
@@ -70,7 +74,7 @@ def bars(
                     error_kw={"elinewidth": 0.7, "ecolor": "#444444"},
                 )
                 axes.annotate(
-                    _short(middle),
+                    labelled(group[name]) if labelled else _short(middle),
                     (max(most, middle), at),
                     (4, 0),
                     textcoords="offset points",
@@ -87,7 +91,7 @@ def bars(
         if scale == "log":
             _plain_log_ticks(axes.xaxis)
             least_of_all = min(least for group in groups.values() for _, least, _ in group.values())
-            axes.set_xlim(_decade_below(least_of_all), largest * 2.2)
+            axes.set_xlim(_decade_below(least_of_all), largest * (2.2 if labelled is None else 4))
         else:
             axes.set_xlim(0, max(largest, 1) * 1.12)
         if mark is not None:
@@ -142,7 +146,7 @@ def draw(
 ) -> list[tuple[str, str]]:
     """Draw the charts of a report; return their titles and file names."""
     stores = report.stores
-    colours = colours or colours_of([store.name for store in stores])
+    colours = colours or colours_of([store.shown for store in stores])
     made = []
     rates = _groups(stores, "events/s", _rate_span)
     if rates:
@@ -151,8 +155,15 @@ def draw(
         made.append((title, f"rates.{kind}"))
     waits = _groups(stores, "s", _latency_span)
     if waits:
-        title = "Single calls: p50, and p99 at the end of the line (less is better)"
-        bars(directory / f"latencies.{kind}", title, "ms, logarithmic", waits, colours)
+        title = "Single calls: p50 / p99, which is the end of the line (less is better)"
+        bars(
+            directory / f"latencies.{kind}",
+            title,
+            "ms, logarithmic",
+            waits,
+            colours,
+            labelled=_p50_and_p99,
+        )
         made.append((title, f"latencies.{kind}"))
     for file, unit, title, axis, span in (
         ("growth-appends", "events/s", "Appending as the log grows", "events/s", _rate_span),
@@ -165,7 +176,7 @@ def draw(
         ),
     ):
         series = {
-            store.name: points
+            store.shown: points
             for store in stores
             if len(points := _points(store.results, unit, span)) > 1
         }
@@ -186,12 +197,17 @@ def _latency_span(result: Result) -> Span | None:
     return None if found is None else (found.p50 * 1000, found.p50 * 1000, found.p99 * 1000)
 
 
+def _p50_and_p99(span: Span) -> str:
+    p50, _, p99 = span
+    return f"{_short(p50)} / {_short(p99)}"
+
+
 def _groups(stores: Sequence[StoreReport], unit: str, span: Any) -> dict[str, dict[str, Span]]:
     groups: dict[str, dict[str, Span]] = {}
     for store in stores:
         for result in store.results:
             if result.events is None and result.unit == unit and (found := span(result)):
-                groups.setdefault(result.workload, {})[store.name] = found
+                groups.setdefault(result.workload, {})[store.shown] = found
     return groups
 
 

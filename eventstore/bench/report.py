@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from eventstore.bench.events import HEADLINE
+from eventstore.bench.machine import LOADED
 from eventstore.bench.measure import Latencies, Rates
 from eventstore.bench.running import Result, StoreReport
 
@@ -32,6 +34,30 @@ def title_of(result: Result) -> str:
     return result.workload + at
 
 
+MARK: Final = "‡"
+"""Beside a figure that was measured while other work went on."""
+
+
+def mark_of(busy: float | None) -> str:
+    """Return the mark for a figure, with a space before it; empty on a quiet machine."""
+    return f" {MARK}" if busy is not None and busy > LOADED else ""
+
+
+def load_told(busy: Sequence[float | None]) -> list[str]:
+    """Return the lines that say which of the figures were measured under load, if any were."""
+    known = [part for part in busy if part is not None]
+    loaded = [part for part in known if part > LOADED]
+    if not known:
+        return ["This system does not say whether other work went on meanwhile."]
+    if not loaded:
+        return ["Other work kept at most a fifth of the processors busy throughout."]
+    told = (
+        f"{MARK} Measured under load, {len(loaded)} of {len(known)} figures: other work kept"
+        f" {min(loaded):.0%} to {max(loaded):.0%} of the processors busy just before or after."
+    )
+    return [told]
+
+
 def rows_of(stores: Sequence[StoreReport]) -> list[tuple[str, list[str]]]:
     """Return a row for each workload: its title and unit, and a cell for each store."""
     titles: dict[str, str] = {}
@@ -39,7 +65,10 @@ def rows_of(stores: Sequence[StoreReport]) -> list[tuple[str, list[str]]]:
         for result in store.results:
             unit = "ms" if result.latencies else result.unit
             titles[title_of(result)] = f"{title_of(result)} ({_UNITS.get(unit, unit)})"
-    cells = [{title_of(result): cell_of(result) for result in store.results} for store in stores]
+    cells = [
+        {title_of(result): cell_of(result) + mark_of(result.busy) for result in store.results}
+        for store in stores
+    ]
     return [(shown, [of.get(title, "–") for of in cells]) for title, shown in titles.items()]
 
 
@@ -78,7 +107,7 @@ def as_markdown(report: Report, charts: Sequence[tuple[str, str]] = ()) -> str:
         "",
         *table(
             ["store", "server", "durability", "driver", "URL"],
-            [[s.name, s.server, s.durability, s.driver, f"`{s.url}`"] for s in report.stores],
+            [[s.shown, s.server, s.durability, s.driver, f"`{s.url}`"] for s in report.stores],
         ),
         "",
         "## Figures",
@@ -97,15 +126,19 @@ def description(report: Report) -> list[str]:
     return [
         f"eventstore-toolkit {report.version} on {report.machine}; load average"
         f" {report.load:.1f} at the beginning. An event's data is {report.event_bytes} bytes of"
-        " JSON; every event has an entity, a workflow, two tags and metadata."
-        + (" A quick run: a rough picture." if report.quick else "")
+        f" JSON; {HEADLINE}." + (" A quick run: a rough picture." if report.quick else "")
     ]
 
 
 def figures(report: Report) -> list[str]:
     """Return the table of all figures."""
-    head = ["workload", *(store.name for store in report.stores)]
-    return table(head, [[title, *cells] for title, cells in rows_of(report.stores)])
+    head = ["workload", *(store.shown for store in report.stores)]
+    busy = [result.busy for store in report.stores for result in store.results]
+    return [
+        *table(head, [[title, *cells] for title, cells in rows_of(report.stores)]),
+        "",
+        *load_told(busy),
+    ]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -17,7 +17,7 @@ import msgspec
 from eventstore.backend import Capability
 from eventstore.bench import workloads
 from eventstore.bench.events import Numbers
-from eventstore.bench.machine import describe_driver
+from eventstore.bench.machine import describe_driver, with_load
 from eventstore.bench.measure import (
     MIN_ROUNDS,
     Latencies,
@@ -75,6 +75,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Of a figure at a size of the log."""
     note: str = ""
     """Why there is no figure, or what to know of it."""
+    busy: float | None = None
+    """Which part of the processors other work kept busy; None where the system does not say."""
 
 
 class StoreReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +88,15 @@ class StoreReport(msgspec.Struct, frozen=True, kw_only=True):
     durability: str
     driver: str
     results: list[Result]
+
+    @property
+    def shown(self) -> str:
+        """What it is called beside others: with its server, where that is another product than
+        its name says."""
+        product = self.server.partition(" ")[0]
+        if product == "none" or product[:5].lower() in self.name.lower():
+            return self.name
+        return f"{self.name} ({product})"
 
 
 Tell = Callable[[str], None]
@@ -106,17 +117,24 @@ def report_on(url: str, name: str, effort: Effort, tell: Tell) -> StoreReport:
             server=str(facts.get("server", facts.get("backend", ""))),
             durability=str(facts.get("durability", "")),
             driver=describe_driver(url),
-            results=list(bench.results()),
+            results=[
+                msgspec.structs.replace(result, busy=busy)
+                for result, busy in with_load(bench.results())
+            ],
         )
 
 
 @contextmanager
-def _own_namespace(url: str) -> Iterator[tuple[EventStore, str]]:
-    """Open a log of its own, or that which the URL names if it is empty; remove it at the end."""
-    given = dict(split_url(url)[2]).get("namespace")
+def _own_namespace(url: str, *, fresh: bool = False) -> Iterator[tuple[EventStore, str]]:
+    """Open a log of its own, or that which the URL names if it is empty (``fresh``: one of its own
+    in any case); remove it at the end."""
+    given = None if fresh else dict(split_url(url)[2]).get("namespace")
     namespace = given or f"bench_{secrets.token_hex(4)}"
     new_file = _new_file(url)
-    store = open_store(url, namespace=namespace)
+    with warnings.catch_warnings():
+        if fresh:
+            warnings.simplefilter("ignore", DurabilityWarning)  # told at the first opening
+        store = open_store(url, namespace=namespace)
     try:
         if store.get_current_sequence():
             raise ConfigurationError(
@@ -141,6 +159,14 @@ def _new_file(url: str) -> Path | None:
     scheme, location, _ = split_url(url)
     path = Path(unquote(location.removeprefix("/")))
     return path if scheme == "sqlite" and not path.exists() else None
+
+
+def _beside(url: str) -> str:
+    """Return the URL of a new file beside an SQLite file; any other as it is."""
+    if split_url(url)[0] != "sqlite":
+        return url
+    address, mark, options = url.partition("?")
+    return f"{address}.{secrets.token_hex(4)}{mark}{options}"
 
 
 class _Bench:
@@ -188,7 +214,7 @@ class _Bench:
         yield self._wake_up("from append to a waiting reader")
 
     def _reads(self) -> Iterator[Result]:
-        store, read = self._store, self._effort.read
+        store = self._store
         yield self._rate("read all", lambda: workloads.read_all(store))
         yield self._rate("catch up in pages of 1,000", lambda: workloads.catch_up(store))
         for name, workload in (
@@ -197,9 +223,9 @@ class _Bench:
             ("100 events by type", workloads.by_type),
             ("100 events by tag", workloads.by_tag),
             ("100 events by time window", workloads.by_time),
-            ("count by tag", workloads.count),
+            ("count by tag", workloads.count_by_tag),
         ):
-            yield self._latency(name, partial(workload, store, read))
+            yield self._latency(name, partial(workload, store, self._log))
 
     def _growth(self, size: int) -> Iterator[Result]:
         append, read = "append in batches of 100", "one entity of 100 events"
@@ -207,11 +233,12 @@ class _Bench:
             note = f"not reached in {self._effort.patience:.0f} s"
             yield Result(workload=append, unit="events/s", events=size, note=note)
             return
-        # What is appended here is no part of the log that is read, and little beside it.
-        batch = partial(workloads.batch, self._store, self._numbers, _GROWTH_BATCH)
+        found = self._latency(read, partial(workloads.one_entity, self._store, self._log))
+        # To old entities, all over the log; by their numbers no part of what is read.
+        old = Numbers.beyond(self._log.stretch)
+        batch = partial(workloads.batch, self._store, old, _GROWTH_BATCH)
         appended = self._rate(append, batch)
         yield msgspec.structs.replace(appended, events=size)
-        found = self._latency(read, partial(workloads.one_entity, self._store, size))
         yield msgspec.structs.replace(found, events=size)
 
     def _contention(self) -> Iterator[Result]:
@@ -228,10 +255,10 @@ class _Bench:
         self._tell(name)
         samples = min(self._effort.calls, 200)
         if Capability.MULTI_PROCESS not in self._store.capabilities:
-            found = workloads.wake_up(self._store, self._store, samples)
+            found = workloads.wake_up(self._store, self._store, self._numbers, samples)
         else:
-            with self._another() as reader:
-                found = workloads.wake_up(self._store, reader, samples)
+            with self._opened(self._url, self._namespace) as reader:
+                found = workloads.wake_up(self._store, reader, self._numbers, samples)
         return Result(workload=name, unit="s", latencies=found)
 
     def _by_processes(self, name: str) -> Result:
@@ -243,11 +270,22 @@ class _Bench:
             return self._rounds(name, lambda: sum(crew.turn(self._effort.seconds)))
 
     def _bytes(self) -> Result:
+        """Fill a place of its own, where nothing else was written, and look at it once it is
+        closed: what is in a write-ahead log by then is in the file."""
         name = "bytes stored an event"
-        size = self._store.info().get("size_bytes")
+        if Capability.PERSISTENT not in self._store.capabilities:
+            return Result(workload=name, unit="bytes", note="gone with the process")
+        self._tell(name)
+        url, events = _beside(self._url), self._effort.read
+        with _own_namespace(url, fresh=True) as (store, namespace):
+            for _ in workloads.fill(store, Numbers(), events):
+                pass
+            store.close()
+            with self._opened(url, namespace) as again:
+                size = again.info().get("size_bytes")
         if not isinstance(size, int):
             return Result(workload=name, unit="bytes", note="not known to the server")
-        return Result(workload=name, unit="bytes", number=size / self._store.get_current_sequence())
+        return Result(workload=name, unit="bytes", number=size / events)
 
     # --- Measuring
 
@@ -280,11 +318,9 @@ class _Bench:
                 return filled >= size
         return True
 
-    @contextmanager
-    def _another(self) -> Iterator[EventStore]:
-        options: dict[str, Any] = {"namespace": self._namespace, "create": False}
+    @staticmethod
+    def _opened(url: str, namespace: str) -> EventStore:
+        options: dict[str, Any] = {"namespace": namespace, "create": False}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DurabilityWarning)  # told at the first opening
-            store = open_store(self._url, **options)
-        with store:
-            yield store
+            return open_store(url, **options)

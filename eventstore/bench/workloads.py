@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from itertools import count
 from time import perf_counter, sleep
 from typing import Final
 
@@ -15,23 +16,22 @@ from eventstore.bench.events import (
     APART,
     BEGINNING,
     CUSTOMERS,
-    CYCLE,
     PER_ACCOUNT,
     PER_WORKFLOW,
     TYPES,
     Numbers,
-    event,
 )
 from eventstore.bench.measure import Latencies, Step, percentiles
 from eventstore.bench.writers import by_threads
 from eventstore.errors import ConcurrencyError, StoreClosedError
-from eventstore.event import Entity
 from eventstore.query import EventQuery
 from eventstore.store import EventStore
 
 FEW: Final = 100
 """Events that a query is limited to, or matches."""
 PAGE: Final = 1000
+_PATIENCE: Final = 30.0
+"""Seconds that a reader waits for one event."""
 
 
 # --- Writing
@@ -60,10 +60,12 @@ def batch(store: EventStore, numbers: Numbers, size: int) -> Step:
 
 
 def fill(store: EventStore, numbers: Numbers, up_to: int) -> Iterator[int]:
-    """Append batches until the events numbered below ``up_to`` are there; yield how many are,
-    after each."""
+    """Append batches until the events numbered below ``up_to`` are there, their entities scattered
+    over all of them; yield how many are there, after each."""
+    if numbers.next < up_to:
+        numbers.begin_stretch(up_to - numbers.next)
     while numbers.next < up_to:
-        store.append_batch(numbers.batch(min(CYCLE, up_to - numbers.next)))
+        store.append_batch(numbers.batch(min(PAGE, up_to - numbers.next)))
         yield numbers.next
 
 
@@ -110,54 +112,51 @@ def catch_up(store: EventStore) -> Step:
     return step
 
 
-def an_account(filled: int) -> Entity:
-    """Return an entity of 100 events, any of those in a log of so many."""
-    return Entity("account", f"account-{random.randrange(max(filled // CYCLE, 1)):06}")
-
-
-def one_entity(store: EventStore, filled: int) -> Step:
-    """Read an entity of 100 events."""
-    entity_type, entity_id, _ = an_account(filled)
+def one_entity(store: EventStore, numbers: Numbers) -> Step:
+    """Read an entity of 100 events, scattered over what was filled in last."""
+    entity_type, entity_id, _ = numbers.stretch.any_account()
     return lambda: _all_there(store.get_events_for_entity(entity_type, entity_id), PER_ACCOUNT)
 
 
-def one_workflow(store: EventStore, filled: int) -> Step:
-    """Read a workflow of 20 events."""
-    workflow = f"checkout-{random.randrange(filled // PER_WORKFLOW):08}"
+def one_workflow(store: EventStore, numbers: Numbers) -> Step:
+    """Read a workflow of 20 events, scattered over what was filled in last."""
+    workflow = numbers.stretch.any_workflow()
     return lambda: _all_there(store.get_events_for_workflow(workflow), PER_WORKFLOW)
 
 
-def by_type(store: EventStore, filled: int) -> Step:
+def by_type(store: EventStore, numbers: Numbers) -> Step:
     """Read 100 events of a type, from somewhere in the log on."""
-    after = random.randrange(max(filled - FEW * len(TYPES), 1))
+    after = random.randrange(max(numbers.next - FEW * len(TYPES), 1))
     query = EventQuery(event_types=(random.choice(TYPES),), from_sequence=after, limit=FEW)
     return lambda: _all_there(store.get_events(query), FEW)
 
 
-def by_tag(store: EventStore, filled: int) -> Step:
+def by_tag(store: EventStore, numbers: Numbers) -> Step:
     """Read the last events of a customer, by tag."""
     query = EventQuery(
         tags=(f"customer:{random.randrange(CUSTOMERS)}",), limit=FEW, ascending=False
     )
-    return lambda: _all_there(store.get_events(query), min(FEW, filled // CUSTOMERS))
+    wanted = min(FEW, numbers.next // CUSTOMERS)
+    return lambda: _all_there(store.get_events(query), wanted)
 
 
-def by_time(store: EventStore, filled: int) -> Step:
+def by_time(store: EventStore, numbers: Numbers) -> Step:
     """Read a window of time with 100 events."""
-    start = BEGINNING + random.randrange(max(filled - FEW, 1)) * APART
+    start = BEGINNING + random.randrange(max(numbers.next - FEW, 1)) * APART
     query = EventQuery(
         from_timestamp=start, to_timestamp=start + FEW * APART - timedelta(microseconds=1)
     )
     return lambda: _all_there(store.get_events(query), FEW)
 
 
-def count(store: EventStore, filled: int) -> Step:
+def count_by_tag(store: EventStore, numbers: Numbers) -> Step:
     """Count the events of a customer, by tag."""
     query = EventQuery(tags=(f"customer:{random.randrange(CUSTOMERS)}",))
+    wanted = numbers.next // CUSTOMERS
 
     def call() -> int:
         found = store.count_events(query)
-        if found < filled // CUSTOMERS:
+        if found < wanted:
             raise AssertionError(f"counted {found} events")
         return found
 
@@ -174,37 +173,46 @@ def _all_there(events: Iterable[object], wanted: int) -> int:
 # --- Waiting
 
 
-def wake_up(writer: EventStore, reader: EventStore, samples: int) -> Latencies:
+def wake_up(writer: EventStore, reader: EventStore, numbers: Numbers, samples: int) -> Latencies:
     """Return how long it takes from calling append to a waiting reader's return."""
-    woken: list[float] = []
+    position = count(writer.get_current_sequence())
+
+    def wait() -> bool:
+        try:
+            return reader.wait_for_events(next(position), timeout=_PATIENCE)
+        except StoreClosedError:
+            return False  # an interrupt: nobody waits for this thread
+
+    return woken(lambda: single(writer, numbers), wait, samples)
+
+
+def woken(prepare: Callable[[], Step], wait: Callable[[], bool], samples: int) -> Latencies:
+    """Return how long it takes from a write to the end of the wait for it in another thread;
+    ``wait`` returns False where there is nothing more to wait for."""
+    ends: list[float] = []
     waiting = threading.Event()
     seen = threading.Event()
-    after = writer.get_current_sequence()
 
     def read() -> None:
-        position = after
         for _ in range(samples):
             waiting.set()
-            try:
-                if not reader.wait_for_events(position, timeout=30.0):
-                    return
-            except StoreClosedError:
-                return  # an interrupt: nobody waits for this thread
-            woken.append(perf_counter())
-            position += 1
+            if not wait():
+                return
+            ends.append(perf_counter())
             seen.set()
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     began: list[float] = []
-    for number in range(samples):
-        waiting.wait(30.0)
+    for _ in range(samples):
+        write = prepare()
+        waiting.wait(_PATIENCE)
         waiting.clear()
         sleep(random.uniform(0.005, 0.05))  # readers wait for long, as a rule
         seen.clear()
         began.append(perf_counter())
-        writer.append(event(number))
-        if not seen.wait(30.0):
-            raise TimeoutError("a waiting reader did not wake up within 30 s")
+        write()
+        if not seen.wait(_PATIENCE):
+            raise TimeoutError(f"a waiting reader did not wake up within {_PATIENCE:g} s")
     thread.join()
-    return percentiles([end - start for start, end in zip(began, woken, strict=True)])
+    return percentiles([end - start for start, end in zip(began, ends, strict=True)])

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Annotated, Final
 
 import typer
 
-from eventstore.cli import append, bench, read, stores, transfers
+from eventstore import __version__
+from eventstore.cli import append, bench, read, stores, tail, transfers
 from eventstore.cli.errors import CommandLine
 
 app = typer.Typer(
     name="eventstore",
     cls=CommandLine,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     epilog="Exit codes: 0 done, 1 the store or a file could not do it, 2 wrong usage, 3 a conflict"
@@ -26,7 +25,7 @@ _COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "init": stores.init,
     "append": append.append,
     "get": read.get,
-    "tail": read.tail,
+    "tail": tail.tail,
     "count": read.count,
     "entities": read.entities,
     "info": stores.info,
@@ -47,9 +46,9 @@ def _top(
 ) -> None:
     """An append-only log of events on SQLite, PostgreSQL, MongoDB or Redis.
 
-    Every command takes --url, or EVENTSTORE_URL from the environment.
+    Every command takes --url, --url-env, or EVENTSTORE_URL from the environment.
     """
     if show_version:
-        typer.echo(version("eventstore-toolkit"))
+        typer.echo(__version__)
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())

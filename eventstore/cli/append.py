@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 from typing import Annotated, Any, Final
-from uuid import UUID
 
-import msgspec
 import typer
 
 from eventstore.cli.errors import say
-from eventstore.cli.options import Format, Url, opened, parsed_time
+from eventstore.cli.files import something_waits, standard_input, told_of
+from eventstore.cli.options import (
+    Address,
+    Format,
+    address_of,
+    json_object,
+    parsed_id,
+    parsed_time,
+    takes,
+)
 from eventstore.cli.output import EventPrinter
 from eventstore.errors import InvalidEventError
 from eventstore.event import Event
-from eventstore.transfer import parse_line
+from eventstore.transfer import MAX_LINE_BYTES, parse_line
 from eventstore.versions import ExpectedVersion
 
 _EXPECTATIONS: Final = {
@@ -23,38 +30,45 @@ _EXPECTATIONS: Final = {
     "stream-exists": ExpectedVersion.STREAM_EXISTS,
 }
 
-_Name = Annotated[str | None, typer.Option(show_default=False, metavar="NAME")]
-_Id = Annotated[str | None, typer.Option(show_default=False, metavar="ID")]
-_Json = Annotated[str | None, typer.Option(show_default=False, metavar="JSON")]
+
+def _named(text: str, metavar: str = "NAME") -> Any:
+    return typer.Option(show_default=False, metavar=metavar, help=text)
 
 
+@takes(address=address_of)
 def append(
     *,
-    url: Url,
-    event_type: _Name = None,
-    entity_type: _Name = None,
-    entity_id: _Id = None,
-    data: _Json = None,
-    metadata: _Json = None,
-    tags: Annotated[
-        list[str] | None,
-        typer.Option("--tag", show_default=False, metavar="TAG", help="Repeat it for several."),
-    ] = None,
-    workflow_id: _Id = None,
-    tenant_id: _Id = None,
-    event_id: Annotated[
+    address: Address,
+    event_type: Annotated[str | None, _named("What happened, such as OrderPlaced.")] = None,
+    entity_type: Annotated[str | None, _named("The kind of thing it happened to.")] = None,
+    entity_id: Annotated[str | None, _named("Which one.", "ID")] = None,
+    data: Annotated[
         str | None,
-        typer.Option(
-            show_default=False,
-            metavar="UUID",
-            help="A new one unless given; appending it again stores nothing.",
+        _named(
+            "What happened in detail, a JSON object; @FILE reads it from there, - here.", "JSON"
         ),
     ] = None,
-    timestamp: Annotated[
-        str | None,
-        typer.Option(show_default=False, metavar="TIME", help="2026-01-31T12:00:00Z; now if not."),
+    metadata: Annotated[
+        str | None, _named("About the event rather than of it; as --data.", "JSON")
     ] = None,
-    schema_version: Annotated[int | None, typer.Option(show_default=False)] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag", show_default=False, metavar="TAG", help="A label; repeat it for several."
+        ),
+    ] = None,
+    workflow_id: Annotated[str | None, _named("The run that it belongs to.", "ID")] = None,
+    tenant_id: Annotated[str | None, _named("The tenant whose event it is.", "ID")] = None,
+    event_id: Annotated[
+        str | None,
+        _named("A new one unless given; appending it again stores nothing.", "UUID"),
+    ] = None,
+    timestamp: Annotated[
+        str | None, _named("When it happened, as 2026-01-31T12:00:00Z; now if not given.", "TIME")
+    ] = None,
+    schema_version: Annotated[
+        int | None, _named("The version of the shape of the data; 1 if not given.", "N")
+    ] = None,
     expected_version: Annotated[
         str,
         typer.Option(
@@ -67,64 +81,73 @@ def append(
 ) -> None:
     """Append an event, and print it as recorded.
 
-    Without these options, JSON is read from standard input: one event, or an object whose
-    "batch" is a list of events, to be stored atomically.
+    Without options for the event, JSON is read from standard input: one event, or an object
+    whose "batch" is a list of events, to be stored atomically.
     """
+    expectation = _expectation(expected_version)
     fields: dict[str, Any] = {
         "event_type": event_type,
         "entity_type": entity_type,
         "entity_id": entity_id,
-        "data": _json_object("data", data),
-        "metadata": _json_object("metadata", metadata),
+        "data": data,
+        "metadata": metadata,
         "tags": tuple(tags) if tags else None,
         "workflow_id": workflow_id,
         "tenant_id": tenant_id,
-        "event_id": _uuid(event_id),
+        "event_id": parsed_id("event_id", event_id),
         "timestamp": parsed_time("timestamp", timestamp),
         "schema_version": schema_version,
     }
     given = {name: value for name, value in fields.items() if value is not None}
     events = [_event(given)] if given else _from_standard_input()
-    with opened(url, create=True) as store:
-        result = store.append_batch(events, expected_version=_expectation(expected_version))
+    with address.opened(create=True) as store:
+        result = store.append_batch(events, expected_version=expectation)
         if result.replayed:
             say("was stored before; nothing was written", kind="note: ")
         EventPrinter(output).print(result)
 
 
 def _event(given: dict[str, Any]) -> Event:
+    payloads = [name for name in ("data", "metadata") if name in given]
+    from_input = [name for name in payloads if given[name] == "-"]
+    if len(from_input) > 1:
+        raise InvalidEventError("metadata: standard input can be read once, for --data")
+    if not from_input and something_waits():
+        raise InvalidEventError(
+            "event: it is given by options, but standard input holds something too; leave out the"
+            " one or the other (< /dev/null)"
+        )
     for name in ("event_type", "entity_type", "entity_id"):
         if name not in given:
             option = name.replace("_", "-")
             raise InvalidEventError(f"{name}: must be given, by --{option}")
+    for name in payloads:
+        given[name] = json_object(name, _payload(name, given[name]))
     return Event(**given)
 
 
+def _payload(name: str, text: str) -> str | bytes:
+    """Return what an option spells: JSON, ``@file`` or ``-``."""
+    if text == "-":
+        return standard_input(f"{name}: a JSON object").read()
+    if text.startswith("@"):
+        path = Path(text[1:])
+        with told_of(path):
+            return path.read_bytes()
+    return text
+
+
 def _from_standard_input() -> list[Event]:
-    if sys.stdin.isatty():
-        raise InvalidEventError(
-            "event: give --event-type, --entity-type and --entity-id, or JSON on standard input"
-        )
+    wanted = "event: JSON (or --event-type, --entity-type and --entity-id)"
+    text = standard_input(wanted).read(MAX_LINE_BYTES + 1)
     try:
-        return parse_line(sys.stdin.buffer.read(), new_ids=True)
+        if not text.strip():
+            raise InvalidEventError("is empty; an event or a batch as JSON is read from it")
+        if len(text) > MAX_LINE_BYTES:
+            raise InvalidEventError(f"is longer than {MAX_LINE_BYTES // 1_000_000} MB")
+        return parse_line(text, new_ids=True)
     except InvalidEventError as error:
         raise InvalidEventError(f"standard input: {error}") from error
-
-
-def _json_object(field: str, text: str | None) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        raise InvalidEventError(f"{field}: {text!r:.100} is no JSON object ({error})") from error
-
-
-def _uuid(text: str | None) -> UUID | None:
-    try:
-        return None if text is None else UUID(text)
-    except ValueError as error:
-        raise InvalidEventError(f"event_id: must be a UUID, not {text!r:.100}") from error
 
 
 def _expectation(text: str) -> int:

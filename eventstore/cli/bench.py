@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated
 
 import msgspec
@@ -20,6 +21,8 @@ from eventstore.bench.machine import describe_machine
 from eventstore.bench.report import Report, as_markdown, rows_of
 from eventstore.bench.running import FULL, QUICK, Effort, StoreReport, report_on
 from eventstore.cli.errors import say
+from eventstore.cli.files import told_of
+from eventstore.cli.options import address_of, url_in
 from eventstore.cli.output import print_table
 from eventstore.errors import DurabilityWarning
 from eventstore.url import split_url
@@ -27,9 +30,23 @@ from eventstore.url import split_url
 
 def bench(
     urls: Annotated[
-        list[str],
-        typer.Argument(metavar="URL…", help="Stores to compare, each an address of its own."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="[URL]…",
+            show_default=False,
+            help="Stores to compare, each an address of its own; without any, what the environment"
+            " variable EVENTSTORE_URL holds.",
+        ),
+    ] = None,
+    url_env: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="An environment variable that holds a URL more, which others on the machine cannot"
+            " read; repeat it for several.",
+        ),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Under a minute for each URL: a rough picture.")
     ] = False,
@@ -57,6 +74,10 @@ def bench(
     removed afterwards.
     """
     effort = _effort(QUICK if quick else FULL, largest)
+    stores = [*(urls or ()), *map(url_in, url_env or ())] or [address_of().url]
+    names = _names(stores)
+    if out is not None:
+        _check(out)  # now, and not after minutes of measuring
     load = os.getloadavg()[0]
     report = Report(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -65,7 +86,7 @@ def bench(
         load=load,
         event_bytes=payload_bytes(),
         quick=quick,
-        stores=_measured(urls, effort),
+        stores=_measured(stores, names, effort),
     )
     for store in report.stores:
         typer.echo(f"{store.name}: {store.server}; {store.durability}; {store.driver}; {store.url}")
@@ -79,7 +100,7 @@ def bench(
         typer.echo(f"\n{out / 'report.md'} has it all")
 
 
-def _measured(urls: Sequence[str], effort: Effort) -> list[StoreReport]:
+def _measured(urls: Sequence[str], names: Sequence[str], effort: Effort) -> list[StoreReport]:
     console = Console(stderr=True)
     reports = []
     with (
@@ -97,7 +118,7 @@ def _measured(urls: Sequence[str], effort: Effort) -> list[StoreReport]:
     ):
         warnings.simplefilter("always", DurabilityWarning)
         task = bar.add_task("", total=len(urls), store="")
-        for url, name in zip(urls, _names(urls), strict=True):
+        for url, name in zip(urls, names, strict=True):
             bar.update(task, store=name)
             reports.append(
                 report_on(url, name, effort, lambda text: bar.update(task, description=text))
@@ -127,8 +148,15 @@ def _names(urls: Sequence[str]) -> list[str]:
     ]
 
 
+def _check(out: Path) -> None:
+    """Make the folder; OSError where no file can be made in it."""
+    with told_of(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+
+
 def _write(report: Report, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     charts: list[tuple[str, str]] = []
     try:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, Final
 
@@ -61,8 +65,10 @@ class CommandLine(TyperGroup):
     def main(self, *args: Any, **options: Any) -> Any:
         """Run, and exit with one of ``ExitCode`` or 0."""
         options["standalone_mode"] = False
+        _keep_standard_streams()
         try:
-            code = super().main(*args, **options)
+            with _log_told():
+                code = super().main(*args, **options)
         except _UsageError as error:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "eventstore"
@@ -104,6 +110,42 @@ class CommandLine(TyperGroup):
             )
             raise typer.Exit(ExitCode.ERROR) from None
         return result
+
+
+def _keep_standard_streams() -> None:
+    """Exit where standard output is closed; see that every character can be printed."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Else the next file that is opened, a database perhaps, would be standard output.
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        say("standard output is closed, so nothing was done; send it to /dev/null instead")
+        sys.exit(ExitCode.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _log_told() -> Iterator[None]:
+    """Tell what the package logs as a warning like all else that a command has to say."""
+    handler = _Teller(logging.WARNING)
+    logger = logging.getLogger("eventstore")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Teller(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), kind="warning: ")
 
 
 def _code_of(error: EventStoreError) -> ExitCode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -22,14 +23,32 @@ from rich.table import Table
 from rich.text import Text
 
 from eventstore.cli.errors import printable
+from eventstore.errors import InvalidQueryError
 from eventstore.event import Event
 
 _ROWS_AT_ONCE: Final = 500
+_WIDE: Final = 1_000_000
+"""Columns of a table that is cut nowhere."""
+
+_TIMES: Final = (
+    (90, "%Y-%m-%d %H:%M:%S", 19),
+    (75, "%m-%d %H:%M:%S", 14),
+    (45, "%H:%M", 5),
+    (0, "", 0),
+)
+"""From so many columns on, this is how a time is printed, in so many characters."""
+_LEAST_WITH_DATA: Final = 70
+_SEQUENCE: Final = 6
+_VERSION: Final = 3
 
 _encode = msgspec.json.Encoder().encode
 
 
-def wants_table(chosen: Literal["table", "jsonl"] | None) -> bool:
+Chosen = Literal["table", "jsonl", "csv"] | None
+"""A format, or None where it depends on where the output goes."""
+
+
+def wants_table(chosen: Chosen) -> bool:
     """Return whether to print a table: what was asked for, else on a terminal alone."""
     return sys.stdout.isatty() if chosen is None else chosen == "table"
 
@@ -46,43 +65,101 @@ def write_json(values: Iterable[Any]) -> None:
     write(_encode(value) + b"\n" for value in values)
 
 
-class EventPrinter:
-    """Prints events as they come, in a table whose columns stay where they are, or as lines."""
+def write_csv(rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as CSV in UTF-8, whatever the terminal's encoding; lists and objects as JSON."""
+    text = csv.writer(_Utf8(), lineterminator="\n")
+    for row in rows:
+        text.writerow(
+            _encode(cell).decode() if isinstance(cell, (list, dict)) else cell for cell in row
+        )
 
-    def __init__(self, chosen: Literal["table", "jsonl"] | None) -> None:
-        self._console = _Console() if wants_table(chosen) else None
+
+def print_records(
+    chosen: Chosen, records: Iterable[Mapping[str, object]], columns: Mapping[str, str]
+) -> None:
+    """Print records in the format that was chosen; ``columns`` are their fields and how a table
+    for people calls them."""
+    if wants_table(chosen):
+        print_table(tuple(columns.values()), (tuple(record.values()) for record in records))
+    elif chosen == "csv":
+        write_csv((tuple(columns), *(tuple(record.values()) for record in records)))
+    else:
+        write_json(records)
+
+
+class EventPrinter:
+    """Prints events as they come: in a table whose columns stay where they are, or as lines."""
+
+    def __init__(self, chosen: Chosen, *, wide: bool = False) -> None:
+        self._table: _EventTable | None = None
+        if wide or wants_table(chosen):
+            if chosen not in (None, "table"):
+                raise InvalidQueryError(f"wide: is for a table, not for {chosen}")
+            self._table = _EventTable(wide=wide)
+        self._csv = chosen == "csv"
         self._begun = False
 
     def print(self, events: Iterable[Event]) -> None:
         """Print events, a screenful at a time, and flush."""
-        if self._console is None:
-            write_json(events)
-        else:
-            rows = iter(events)
-            while chunk := list(islice(rows, _ROWS_AT_ONCE)):
-                self._console.print(self._table(chunk))
+        if self._table is not None:
+            self._table.print(events)
+        elif self._csv:
+            if not self._begun:
+                write_csv([Event.__struct_fields__])
                 self._begun = True
+            write_csv(list(event.to_dict().values()) for event in events)
+        else:
+            write_json(events)
         sys.stdout.flush()
 
-    def _table(self, events: Sequence[Event]) -> Table:
-        # Widths depend on the terminal alone, so that one table after another lines up.
-        table = Table(box=None, expand=True, show_header=not self._begun, header_style="bold")
-        table.add_column("seq", justify="right", width=8, style="cyan")
-        table.add_column("time (UTC)", width=19, style="dim")
-        for name, ratio in (("type", 3), ("entity", 5)):
-            table.add_column(name, ratio=ratio, no_wrap=True, overflow="ellipsis")
-        table.add_column("v", justify="right", width=5, style="cyan")
-        table.add_column("data", ratio=8, no_wrap=True, overflow="ellipsis", style="dim")
+
+class _EventTable:
+    """Widths depend on the terminal alone, so that one table after another lines up."""
+
+    def __init__(self, *, wide: bool) -> None:
+        self._console = _Console(width=_WIDE, soft_wrap=True) if wide else _Console()
+        self._wide = wide
+        self._begun = False
+        width = self._console.width
+        # Where it is narrow, the time gives way first, then the data: type and entity stay.
+        self._time, self._time_width = next(
+            (form, characters) for least, form, characters in _TIMES if width >= least
+        )
+        self._data = width >= _LEAST_WITH_DATA
+
+    def print(self, events: Iterable[Event]) -> None:
+        rows = iter(events)
+        while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+            self._console.print(self._of(chunk), crop=not self._wide)
+            self._begun = True
+
+    def _of(self, events: Sequence[Event]) -> Table:
+        table = Table(
+            box=None, expand=not self._wide, show_header=not self._begun, header_style="bold"
+        )
+        table.add_column("seq", justify="right", min_width=_SEQUENCE, no_wrap=True, style="cyan")
+        if self._time:
+            name = "time (UTC)" if self._time_width >= 10 else "time"
+            table.add_column(name, width=self._time_width, no_wrap=True, style="dim")
+        texts: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"}
+        table.add_column("type", ratio=4, **texts)
+        table.add_column("entity", ratio=5, **texts)
+        table.add_column("v", justify="right", min_width=_VERSION, no_wrap=True, style="cyan")
+        if self._data:
+            table.add_column("data", ratio=5, style="dim", **texts)
         for event in events:
             tenant = f" @{event.tenant_id}" if event.tenant_id else ""
-            table.add_row(
-                str(event.sequence),
-                event.timestamp.strftime("%Y-%m-%d %H:%M:%S"),
+            cells = [
+                Text(str(event.sequence)),
                 _text(event.event_type),
                 _text(f"{event.entity_type} {event.entity_id}{tenant}"),
-                str(event.version),
-                _text(_encode(event.data).decode() if event.data else ""),
-            )
+                Text(str(event.version)),
+            ]
+            if self._time:
+                cells.insert(1, Text(event.timestamp.strftime(self._time)))
+            if self._data:
+                cells.append(_text(_encode(event.data).decode() if event.data else ""))
+            table.add_row(*cells)
         return table
 
 
@@ -111,6 +188,13 @@ def progress(*, unit: Literal["bytes", "events"], hidden: bool) -> Progress:
         disable=hidden or not sys.stderr.isatty(),
         transient=True,
     )
+
+
+class _Utf8:
+    """Standard output for text that is in UTF-8 in any case."""
+
+    def write(self, text: str) -> None:
+        sys.stdout.buffer.write(text.encode())
 
 
 class _Console(Console):

@@ -8,43 +8,47 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from eventstore.cli.errors import ExitCode, say
-from eventstore.cli.options import Format, Url, opened
-from eventstore.cli.output import print_facts, wants_table, write_json
-from eventstore.registry import drop_namespace, schema_ddl
+from eventstore.cli.errors import ExitCode, printable, say
+from eventstore.cli.options import Address, Format, address_of, schema_address_of, takes
+from eventstore.cli.output import print_facts, print_records, wants_table
+from eventstore.errors import InvalidQueryError
+from eventstore.registry import drop_namespace, schema_ddl, settings_of
 from eventstore.store import EventStore
-from eventstore.url import checked_namespace, redacted, split_url
 
 _ENTITIES_AT_ONCE = 10_000
 
 
-def init(url: Url) -> None:
+@takes(address=address_of)
+def init(address: Address) -> None:
     """Create the log where it is not there yet, and check that it can be used."""
-    with opened(url, create=True) as store:
+    with address.opened(create=True) as store:
         typer.echo(f"{store.url} is ready; it holds {store.get_current_sequence():,} events")
 
 
+@takes(address=schema_address_of)
 def schema(
-    url: Annotated[
-        str,
-        typer.Argument(
-            envvar="EVENTSTORE_URL",
-            metavar="URL",
-            show_default=False,
-            help="The store; only its scheme and namespace count, nothing is connected to.",
+    address: Address,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="For a log that is appended to by functions alone, which a role that cannot log in"
+            " owns (PostgreSQL).",
         ),
-    ],
+    ] = False,
 ) -> None:
     """Print the DDL that creates the log, and the rights that a role needs to use it.
 
-    For teams that forbid DDL at run time: run it by hand, then open the log with create=false.
+    Nothing is connected to; only the URL's scheme and namespace count. For teams that forbid DDL
+    at run time: run it by hand, then open the log with create=false.
     """
-    typer.echo(schema_ddl(url))
+    typer.echo(schema_ddl(address.url, **address.options, strict=strict))
 
 
-def info(url: Url, output: Format = None) -> None:
+@takes(address=address_of)
+def info(address: Address, output: Format = None) -> None:
     """Print what is known of the store: server, durability, head, entities, size."""
-    with opened(url, create=False) as store:
+    with address.opened(create=False) as store:
         facts: dict[str, object] = {
             "url": store.url,
             "log_id": store.log_id,
@@ -61,11 +65,12 @@ def info(url: Url, output: Format = None) -> None:
         )
         print_facts({name.replace("_", " "): value for name, value in facts.items()})
     else:
-        write_json([facts])
+        print_records(output, [facts], {name: name for name in facts})
 
 
+@takes(address=address_of)
 def drop(
-    url: Url,
+    address: Address,
     confirm: Annotated[
         str | None,
         typer.Option(
@@ -76,20 +81,27 @@ def drop(
     ] = None,
 ) -> None:
     """Remove the log with every event in it. There is no way back."""
-    namespace = checked_namespace(dict(split_url(url)[2]).get("namespace", "eventstore"))
+    settings = settings_of(address.url, **address.options)
+    namespace, shown = settings.namespace, settings.safe_url
     if confirm is None:
+        if sys.stdin is None:
+            raise InvalidQueryError(
+                "confirm: must be the name of the namespace, for standard input is closed"
+            )
         typer.echo(
-            f"This removes every event of {redacted(url)}.\n"
+            f"This removes every event of {printable(shown)}.\n"
             f"Type the name of the namespace, {namespace}, to go on: ",
             nl=False,
             err=True,
         )
-        confirm = sys.stdin.readline().strip()
+        confirm = sys.stdin.readline(1000).strip()
     if confirm != namespace:
         say(f"that is not the name of the namespace, {namespace}; nothing was removed")
         raise typer.Exit(ExitCode.USAGE)
-    drop_namespace(url)
-    typer.echo(f"{redacted(url)} is removed")
+    if not drop_namespace(address.url, **address.options):
+        say(f"{shown}: has no log {namespace!r}; nothing was removed")
+        raise typer.Exit(ExitCode.ERROR)
+    typer.echo(f"{printable(shown)} is removed")
 
 
 def _count_entities(store: EventStore) -> int:

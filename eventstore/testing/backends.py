@@ -166,7 +166,7 @@ BACKENDS: Final[Mapping[str, BackendUnderTest]] = {
         ),
         BackendUnderTest(
             name="postgres",
-            schemes=("postgresql",),
+            schemes=("postgresql", "postgres"),
             start=_postgres,
             answers=postgres_answers,
             default_port=5432,

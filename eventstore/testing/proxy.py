@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, Self, TypeVar
@@ -36,6 +37,12 @@ class Cut:
         self._remaining = remaining
         self._seen: dict[_Connection, bytes] = {}
         self._happened = threading.Event()
+        self.at: int | None = None
+        """When it happened, by ``time.monotonic_ns``; None until then."""
+
+    def _happens(self) -> None:
+        self.at = time.monotonic_ns()
+        self._happened.set()
 
     def wait(self, timeout: float) -> bool:
         """Wait until it has happened; return whether it has."""
@@ -98,6 +105,8 @@ class Proxy:
         self._target = (target_host, target_port)
         self._connections: list[_Connection] = []
         self._cuts: list[Cut] = []
+        self._stranded: list[socket.socket] = []
+        """Sides whose peer is gone without a word."""
         self._paused = False
         self._ending = False
         self._closed = False
@@ -140,8 +149,18 @@ class Proxy:
         """Reset every connection that stands; return how many."""
         return self._order(self._reset_all)
 
+    def strand_clients(self) -> int:
+        """Leave every connection half open: the server sees a reset, the client nothing, then or
+        later. Return how many. New connections are forwarded."""
+        return self._order(lambda: self._strand(clients=True))
+
+    def strand_server(self) -> int:
+        """The same with the sides changed: clients see a reset, the server nothing."""
+        return self._order(lambda: self._strand(clients=False))
+
     def resume(self) -> None:
-        """Forward, and take connections, again. Cuts that have not happened are forgotten."""
+        """Forward, and take connections, again. Cuts that have not happened are forgotten, and
+        what was left half open is reset."""
         self._order(self._resume)
 
     @property
@@ -181,6 +200,7 @@ class Proxy:
                 self._turn()
         finally:
             self._reset_all()
+            self._reset_stranded()
             self._stop_listening()
 
     def _turn(self) -> None:
@@ -278,13 +298,29 @@ class Proxy:
         connection.reset()
         self._connections.remove(connection)
         if cut:
-            cut._happened.set()
+            cut._happens()
 
     def _reset_all(self) -> int:
         count = len(self._connections)
         for connection in self._connections.copy():
             self._drop(connection)
         return count
+
+    def _strand(self, *, clients: bool) -> int:
+        count = len(self._connections)
+        for connection in self._connections:
+            gone, left = connection.server, connection.client
+            if not clients:
+                gone, left = left, gone
+            _reset(gone)
+            self._stranded.append(left)
+        self._connections.clear()
+        return count
+
+    def _reset_stranded(self) -> None:
+        for side in self._stranded:
+            _reset(side)
+        self._stranded.clear()
 
     def _add(self, cut: Cut) -> Cut:
         self._cuts.append(cut)
@@ -296,6 +332,7 @@ class Proxy:
     def _resume(self) -> None:
         self._paused = False
         self._cuts.clear()
+        self._reset_stranded()
         if self._listener is None:
             self._listener = self._listening()
 

@@ -27,7 +27,7 @@ REPORT = Report(
     quick=True,
     stores=[],
 )
-TINY = Effort(rounds=3, seconds=0.01, read=1000, large=1000)
+TINY = Effort(rounds=3, seconds=0.01, read=1000)
 
 
 def comparison(ours: float) -> Comparison:
@@ -56,16 +56,20 @@ def test_what_is_in_the_way_is_told_where_a_mark_is_missed(tmp_path: Path) -> No
         assert (tmp_path / "RESULTS.md").read_text("utf-8").count("its disk is slow") == times
 
 
-def test_the_raw_limit_of_sqlite_stores_what_the_store_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 10])
+def test_the_raw_limit_of_sqlite_stores_what_the_store_does(tmp_path: Path, at_once: int) -> None:
     # Given a raw writer that wrote a batch, and single events after it
-    raw = RawSqlite(tmp_path / "raw.db")
+    raw = RawSqlite(tmp_path / "raw.db", at_once)
     for step in (raw.batch(1000), raw.single(), raw.single()):
         step()
 
     # When the store opens what it wrote, Then it finds a log as it would have written it
     with open_store(f"sqlite:///{tmp_path}/raw.db") as store:
         assert store.get_current_sequence() == 1002
-        assert [event.version for event in store.get_events_for_entity("account", "account-000001")]
+        entity_type, entity_id, _ = raw.numbers.stretch.event(1001).entity
+        found = store.get_events_for_entity(entity_type, entity_id)
+        assert [event.version for event in found] == list(range(1, len(found) + 1))
+        assert found[-1].sequence == 1002
         assert store.count_events(EventQuery(tags=["customer:7"])) == 2
         assert sum(1 for _ in store.get_events()) == raw.read_all()() == 1002
     raw.close()

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from eventstore import ConfigurationError, Event, open_store
+from eventstore.bench.machine import with_load
 from eventstore.bench.report import Report, as_markdown, rows_of
-from eventstore.bench.running import Effort, StoreReport, report_on
+from eventstore.bench.running import Effort, Result, StoreReport, report_on
 
 TINY = Effort(seconds=0.02, calls=3, read=2000, sizes=(1000, 3000), rounds=3)
+WHOLE = Report(
+    made_at="2026-01-31T12:00:00+00:00",
+    version="1.0",
+    machine="a machine",
+    load=0.5,
+    event_bytes=225,
+    quick=True,
+    stores=[],
+)
 
 
 def nothing_told(_: str) -> None:
@@ -42,6 +55,64 @@ def test_a_report_names_what_was_measured(sqlite_report: tuple[StoreReport, Path
 def test_a_file_that_the_run_made_is_gone(sqlite_report: tuple[StoreReport, Path]) -> None:
     _, path = sqlite_report
     assert list(path.parent.iterdir()) == []
+
+
+def test_the_bytes_of_an_event_are_of_a_file_of_its_own(
+    sqlite_report: tuple[StoreReport, Path],
+) -> None:
+    # Given a run whose log was written to, and whose write-ahead log is four times as long
+    report, _ = sqlite_report
+    (size,) = (result.number for result in report.results if result.unit == "bytes")
+
+    # Then what is told is what events take, not what the run has left in its file
+    assert size is not None
+    assert 450 < size < 800
+
+
+def test_a_server_that_is_another_product_is_named_beside_the_store(
+    sqlite_report: tuple[StoreReport, Path],
+) -> None:
+    report, _ = sqlite_report
+    for name, server, shown in (
+        ("sqlite", "SQLite 3.40.1", "sqlite"),
+        ("postgres 2", "PostgreSQL 18.4", "postgres 2"),
+        ("memory", "none", "memory"),
+        ("redis", "Valkey 9.1.2", "redis (Valkey)"),
+        ("mongodb", "SecantusDB 0.5.3, announced as MongoDB 8.2.11", "mongodb (SecantusDB)"),
+    ):
+        assert msgspec.structs.replace(report, name=name, server=server).shown == shown
+
+
+def test_a_figure_measured_under_load_says_so(sqlite_report: tuple[StoreReport, Path]) -> None:
+    # Given one figure of a busy moment among those of a quiet machine
+    report, _ = sqlite_report
+    quiet = [msgspec.structs.replace(result, busy=0.05) for result in report.results]
+    loaded = [msgspec.structs.replace(quiet[0], busy=0.6), *quiet[1:]]
+
+    def page(results: list[Result]) -> str:
+        store = msgspec.structs.replace(report, results=results)
+        return as_markdown(msgspec.structs.replace(WHOLE, stores=[store]))
+
+    # Then it carries a mark, and the mark is explained; else there is none
+    assert page(loaded).count("‡") == 2
+    assert f"Measured under load, 1 of {len(quiet)} figures: other work kept 60% to" in page(loaded)
+    assert "‡" not in page(quiet)
+
+
+def test_the_work_of_others_is_noticed() -> None:
+    # Given a process that keeps a processor busy
+    command = [sys.executable, "-c", "print(flush=True)\nwhile True: pass"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+
+        # When something is measured beside it
+        ((_, busy),) = with_load(["a figure"])
+        other.kill()
+
+    # Then it is seen to take at least half a processor
+    assert busy is not None
+    assert busy > 0.5 / (os.cpu_count() or 1)
 
 
 def test_a_log_for_one_process_says_so() -> None:
@@ -94,15 +165,7 @@ def test_a_report_reads_back_and_shows_every_figure(
     # Given a report over two stores, one of which lacks a figure
     whole, _ = sqlite_report
     part = msgspec.structs.replace(whole, name="part", results=whole.results[1:])
-    report = Report(
-        made_at="2026-01-31T12:00:00+00:00",
-        version="1.0",
-        machine="a machine",
-        load=0.5,
-        event_bytes=225,
-        quick=True,
-        stores=[whole, part],
-    )
+    report = msgspec.structs.replace(WHOLE, stores=[whole, part])
 
     # When it is kept as JSON and shown as a page
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report

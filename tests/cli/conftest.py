@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -53,9 +53,14 @@ def store(url: str) -> Iterator[EventStore]:
 def run(url: str) -> RunCommand:
     """Run a command on ``url`` in this process."""
 
-    def invoke(*arguments: str, given: str | bytes | None = None, url: str | None = url) -> Run:
+    def invoke(
+        *arguments: str,
+        given: str | bytes | None = None,
+        url: str | None = url,
+        columns: int = 160,
+    ) -> Run:
         result = CliRunner().invoke(
-            app, list(arguments), input=given, env={"EVENTSTORE_URL": url, "COLUMNS": "160"}
+            app, list(arguments), input=given, env={"EVENTSTORE_URL": url, "COLUMNS": str(columns)}
         )
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
@@ -75,15 +80,21 @@ def start(sqlite_url: str) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Start a command on ``sqlite_url`` as a process; it does not outlive the test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+    def begin(
+        *arguments: str,
+        module: str = "eventstore.cli",
+        before: tuple[str, ...] = (),
+        more: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> subprocess.Popen[bytes]:
         streams: dict[str, Any] = {
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "eventstore.cli", *arguments],
-            env=os.environ | {"EVENTSTORE_URL": sqlite_url, "COLUMNS": "160"},
+            [*before, sys.executable, "-m", module, *arguments],
+            env=os.environ | {"EVENTSTORE_URL": sqlite_url, "COLUMNS": "160"} | dict(more or {}),
             **streams | options,
         )
         started.append(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,8 +11,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import typer
 
 from eventstore import Checkpoint, Event, EventStore, open_store
+from eventstore.cli.app import app
 
 RunCommand = Callable[..., Any]
 
@@ -204,6 +207,29 @@ class TestAppend:
         assert result.stderr.count("\n") == 1
         assert store.get_current_sequence() == 0
 
+    def test_takes_payloads_from_files_and_standard_input(
+        self, run: RunCommand, store: EventStore, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "metadata.json"
+        file.write_text('{"actor_id": "me"}')
+        arguments = ("append", "--event-type", "E", "--entity-type", "t", "--entity-id", "1")
+
+        result = run(*arguments, "--metadata", f"@{file}", "--data", "-", given='{"é": 1.0}')
+
+        assert result.exit_code == 0
+        (recorded,) = store.get_events()
+        assert (recorded.data, recorded.metadata) == ({"é": 1.0}, {"actor_id": "me"})
+
+    def test_names_the_file_of_a_payload_that_is_not_there(
+        self, run: RunCommand, store: EventStore, tmp_path: Path
+    ) -> None:
+        arguments = ("append", "--event-type", "E", "--entity-type", "t", "--entity-id", "1")
+
+        result = run(*arguments, "--data", f"@{tmp_path}/none.json")
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"eventstore: {tmp_path}/none.json: No such file or directory\n"
+
     def test_names_the_option_that_is_missing(self, run: RunCommand, store: EventStore) -> None:
         result = run("append", "--event-type", "E", "--entity-type", "t")
 
@@ -268,6 +294,76 @@ class TestGet:
             *("4", "2026-01-01", "00:00:00", "OrderPlaced", "order", "o-2", "@acme", "1")
         ]
 
+    def test_prints_csv_where_asked_to(self, run: RunCommand, filled: EventStore) -> None:
+        result = run("get", "--format", "csv", "--limit", "2")
+
+        rows = list(csv.DictReader(result.stdout.splitlines()))
+        first = next(filled.get_events())
+        assert list(rows[0]) == list(Event.__struct_fields__)
+        assert [row["sequence"] for row in rows] == ["1", "2"]
+        assert json.loads(rows[0]["data"]) == first.data
+        assert json.loads(rows[0]["tags"]) == ["vip", "berlin"]
+        assert rows[0]["event_id"] == str(first.event_id)
+
+    def test_finds_an_event_by_its_id(self, run: RunCommand, filled: EventStore) -> None:
+        second, theirs = [event for event in filled.get_events() if event.sequence in (2, 4)]
+
+        assert sequences(run("get", "--id", str(second.event_id))) == [2]
+        assert run("get", "--id", str(theirs.event_id)).exit_code == 1
+        found = run("get", "--id", str(theirs.event_id), "--tenant-id", "acme")
+        assert sequences(found) == [4]
+
+    def test_says_that_no_event_has_an_id(self, run: RunCommand, filled: EventStore) -> None:
+        unknown = uuid4()
+
+        result = run("get", "--id", str(unknown))
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"eventstore: there is no event with the id {unknown}\n"
+
+    @pytest.mark.parametrize("width", [60, 70, 80, 120])
+    def test_keeps_type_and_entity_where_it_is_narrow(
+        self, run: RunCommand, filled: EventStore, width: int
+    ) -> None:
+        result = run("get", "--format", "table", columns=width)
+
+        lines = result.stdout.splitlines()
+        assert all(len(line) <= width for line in lines)
+        assert [word for word in lines[1].split() if word in ("OrderPlaced", "order", "o-1")] == [
+            "OrderPlaced",
+            "order",
+            "o-1",
+        ]
+        assert ("2026-01-01" in lines[1]) == (width >= 90)
+
+    @pytest.mark.parametrize("width", [1, 2, 7, 20, 44])
+    def test_has_a_table_for_the_narrowest_terminal(
+        self, run: RunCommand, filled: EventStore, width: int
+    ) -> None:
+        assert run("get", "--format", "table", columns=width)[::2] == (0, "")
+        assert run("entities", "--format", "table", columns=width)[::2] == (0, "")
+
+    def test_wide_cuts_nothing(self, run: RunCommand, store: EventStore) -> None:
+        long = "x" * 250
+        store.append(Event(event_type="E", entity_type="t", entity_id=long, data={long: long}))
+
+        line = run("get", "--wide", columns=30).stdout.splitlines()[1]
+
+        assert f"t {long}" in line
+        assert json.dumps({long: long}, separators=(",", ":")) in line
+        assert run("get", "--wide", "--format", "csv").exit_code == 2
+
+    def test_takes_a_checkpoint_as_a_position(self, run: RunCommand, filled: EventStore) -> None:
+        second = filled.checkpoint(list(filled.get_events())[1])
+
+        assert sequences(run("get", "--from-sequence", str(second))) == [3, 4]
+        assert run("count", "--from-sequence", str(second)).stdout == "2\n"
+
+        other = f"2:{uuid4()}@{filled.log_id}"
+        for command in ("get", "count", "tail", "export"):
+            refused = run(command, "--from-sequence", other)
+            assert (refused.exit_code, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+
     def test_prints_no_character_that_steers_a_terminal(
         self, run: RunCommand, store: EventStore
     ) -> None:
@@ -283,6 +379,11 @@ class TestGet:
         ("options", "reason"),
         [
             (["--limit", "-1"], "limit: must be a whole number"),
+            (["--id", "seven"], "id: must be a UUID"),
+            (["--id", str(uuid4()), "--tag", "vip"], "only --tenant-id"),
+            (["--from-sequence", "-1"], "from_sequence: must be a whole number or a checkpoint"),
+            (["--from-sequence", "1@x"], "is not the text form of a checkpoint"),
+            (["--any-of", "\udcff"], "no JSON object"),
             (["--limit", "many"], "--limit"),
             (["--offset", "-1"], "offset: must be a whole number"),
             (["--order-by", "size"], "--order-by"),
@@ -325,6 +426,10 @@ class TestEntities:
         result = run("entities", "--entity-type", "order", "--limit", "1", "--offset", "1")
 
         assert [entity["entity_id"] for entity in result.events] == ["o-1"]
+        assert run("entities", "--tenant-id", "acme", "--format", "csv").stdout.splitlines() == [
+            "entity_type,entity_id,tenant_id",
+            "order,o-2,acme",
+        ]
         assert run("entities", "--tenant-id", "acme", "--format", "table").stdout.split() == [
             *("type", "id", "tenant", "order", "o-2", "acme")
         ]
@@ -378,6 +483,27 @@ class TestTail:
         assert sequences(result) == [2]
         assert Checkpoint.parse(file.read_text().strip()).sequence == 4
 
+    def test_takes_no_number_beside_a_checkpoint(
+        self, run: RunCommand, filled: EventStore, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "position"
+
+        result = run("tail", "--checkpoint", str(file), "-n", "1")
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "number: has no meaning beside --checkpoint" in result.stderr
+        assert not file.exists()
+
+    def test_prints_nothing_where_the_checkpoint_cannot_be_kept(
+        self, run: RunCommand, filled: EventStore, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "no" / "position"
+
+        result = run("tail", "--checkpoint", str(file))
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"eventstore: {file}: No such file or directory\n"
+
     def test_refuses_a_checkpoint_of_another_log(
         self, run: RunCommand, filled: EventStore, tmp_path: Path
     ) -> None:
@@ -406,8 +532,12 @@ class TestTail:
 
 class TestSchema:
     def test_prints_the_ddl_without_connecting(self, run: RunCommand) -> None:
-        result = run("schema", "postgresql://nobody:hunter2@nowhere.invalid/db?namespace=mine")
+        url = "postgresql://nobody:hunter2@nowhere.invalid/db"
+        result = run("schema", f"{url}?namespace=mine")
 
+        assert run("schema", "--url", url, "--namespace", "mine") == result
+        assert run("schema", "--namespace", "mine", url=url) == result
+        assert run("schema", url, "--url", url).exit_code == 2
         assert result.exit_code == 0
         assert 'CREATE SCHEMA IF NOT EXISTS "mine"' in result.stdout
         assert "GRANT" in result.stdout
@@ -440,6 +570,26 @@ class TestDrop:
         assert "nothing was removed" in result.stderr
         assert run("count").stdout == "4\n"
 
+    def test_says_where_there_is_none_to_remove(
+        self, run: RunCommand, filled: EventStore, url: str
+    ) -> None:
+        result = run("drop", "--namespace", "other", "--confirm", "other")
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == (
+            f"eventstore: {url}?namespace=other: has no log 'other'; nothing was removed\n"
+        )
+        assert run("count").stdout == "4\n"
+
+    def test_shows_no_password(self, run: RunCommand) -> None:
+        hidden = "redis://me:hunter2@127.0.0.1:1/0"
+
+        result = run("drop", given="no\n", url=hidden)
+
+        assert result.exit_code == 2
+        assert "redis://me:***@127.0.0.1:1/0" in result.stderr
+        assert "hunter2" not in result.stderr
+
     def test_takes_the_name_as_an_option(self, run: RunCommand, url: str) -> None:
         own = f"{url}?namespace=mine"
         run("append", "--event-type", "E", "--entity-type", "t", "--entity-id", "1", url=own)
@@ -448,3 +598,61 @@ class TestDrop:
         assert run("count", url=own).stdout == "1\n"
         assert run("drop", "--confirm", "mine", url=own).exit_code == 0
         assert run("count", url=own).exit_code == 2
+
+
+class TestAddress:
+    """How every command is told of its store."""
+
+    def test_is_taken_from_the_variable_that_is_named(
+        self, run: RunCommand, filled: EventStore, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ORDERS_URL", url)
+
+        assert run("count", "--url-env", "ORDERS_URL", url=None).stdout == "4\n"
+        assert run("count", "--url-env", "ORDERS_URL", url="memory://other").stdout == "4\n"
+        assert run("count", "--url", url, url=None).stdout == "4\n"
+
+    def test_is_given_once(self, run: RunCommand, url: str) -> None:
+        result = run("count", "--url", url, "--url-env", "ORDERS_URL")
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == "eventstore: url: give --url or --url-env, not both\n"
+
+    def test_a_variable_that_is_not_set_is_named(self, run: RunCommand) -> None:
+        result = run("count", "--url-env", "NO_SUCH_URL")
+
+        assert result.exit_code == 2
+        assert "'NO_SUCH_URL' holds none" in result.stderr
+
+    def test_a_namespace_beside_it_wins(
+        self, run: RunCommand, filled: EventStore, url: str
+    ) -> None:
+        words = ("--event-type", "E", "--entity-type", "t", "--entity-id", "1")
+        run("append", *words, "--namespace", "mine", url=f"{url}?namespace=theirs")
+
+        assert run("count", url=f"{url}?namespace=mine").stdout == "1\n"
+        assert run("count").stdout == "4\n"
+        assert run("drop", "--namespace", "mine", "--confirm", "mine").exit_code == 0
+
+    def test_who_never_said_create_false_does_not_read_of_it(
+        self, run: RunCommand, url: str
+    ) -> None:
+        assert run("count").stderr == (
+            f"eventstore: {url}: has no log 'eventstore'; make it with `eventstore init`\n"
+        )
+        assert "create=false" in run("count", url=f"{url}?create=false").stderr
+
+
+def test_every_option_is_described() -> None:
+    group = typer.main.get_command(app)
+    commands = getattr(group, "commands")  # noqa: B009 - typer names the class in no version
+
+    undescribed = [
+        f"{name} {parameter.name}"
+        for name, command in commands.items()
+        for parameter in command.params
+        if not parameter.help
+    ]
+
+    assert undescribed == []
+    assert len(commands) == 12

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
 import pty
+import re
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -19,6 +23,8 @@ from uuid import UUID
 import pytest
 
 from eventstore import Event, EventStore, open_store
+from eventstore.cli.files import written_whole
+from eventstore.cli.transfers import _BetweenCommits, _Lines, _Source
 from eventstore.transfer import append_in_order, import_lines
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -172,8 +178,12 @@ class TestImport:
 
         held = store.get_current_sequence()
         assert (code, printed) == (130, "")
-        assert complaint.startswith("eventstore: interrupted: stored ")
-        assert complaint.count("\n") == 1
+        told = re.fullmatch(
+            r"eventstore: interrupted: stored ([\d,]+) events in .*; run it again to go on\n",
+            complaint,
+        )
+        assert told is not None
+        assert int(told[1].replace(",", "")) == held  # the commit in flight is among them
         assert 0 < held < 20_000
         assert finished(start("import", str(file)))[0] == 0
         assert [event.data["number"] for event in store.get_events()] == list(range(20_000))
@@ -254,6 +264,24 @@ def test_memory_stays_flat(sqlite_url: str, tmp_path: Path) -> None:
     assert copy.stat().st_size > 60 * MEGABYTE
 
 
+def test_a_long_line_is_held_twice_at_most(tmp_path: Path) -> None:
+    # As it is read and decoded, or decoded and encoded anew: 40 MB each time, over the 50 MB or
+    # so that the program takes by itself.
+    file = tmp_path / "log.jsonl"
+    write_lines(file, 1, "x" * 40 * MEGABYTE)
+
+    run = subprocess.run(
+        [sys.executable, "-c", _MEASURED, "import", str(file)],
+        env=os.environ | {"EVENTSTORE_URL": "memory://"},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+
+    resident = int(run.stdout) * (1 if sys.platform == "darwin" else 1024)
+    assert resident < (50 + 2.2 * 40) * MEGABYTE
+
+
 class TestTerminal:
     """A pseudo-terminal in place of standard output or error."""
 
@@ -266,14 +294,18 @@ class TestTerminal:
         os.close(theirs)
 
     def shown(self, process: subprocess.Popen[bytes], ours: int) -> str:
-        process.wait(timeout=60)
         os.set_blocking(ours, False)
         shown = b""
-        try:
-            while chunk := os.read(ours, 65536):
-                shown += chunk
-        except BlockingIOError:
-            pass
+
+        def ended() -> bool:  # a terminal holds a few kB, and who writes more waits for its reader
+            nonlocal shown
+            over = process.poll() is not None
+            with contextlib.suppress(BlockingIOError):
+                while chunk := os.read(ours, 65536):
+                    shown += chunk
+            return over
+
+        wait_until(ended, seconds=60)
         return shown.decode()
 
     def test_shows_progress_and_only_there(
@@ -303,6 +335,22 @@ class TestTerminal:
         assert "event_id" not in shown
         assert finished(start("get"))[1].count("event_id") == 3
 
+    def test_prints_no_more_than_a_hundred_unasked(
+        self, start: Start, store: EventStore, terminal: tuple[int, int]
+    ) -> None:
+        ours, theirs = terminal
+        store.append_batch(list(events(0, 101)))
+
+        process = start("get", stdout=theirs)
+        shown = self.shown(process, ours).splitlines()
+        told = finished(process)[2]
+        asked = self.shown(start("get", "--limit", "101", stdout=theirs), ours).splitlines()
+
+        assert len(shown) == 1 + 100
+        assert told == "eventstore: note: the first 100 are shown; --limit shows more\n"
+        assert len(asked) == 1 + 101
+        assert finished(start("get"))[1].count("\n") == 101
+
     def test_asks_for_what_it_would_read_from_there(
         self, start: Start, terminal: tuple[int, int]
     ) -> None:
@@ -331,3 +379,172 @@ def test_lines_are_read_as_they_are_needed(store: EventStore) -> None:
     next(imported)
 
     assert asked < 5000
+
+
+def test_progress_moves_by_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    write_lines(file, 3, "x" * MEGABYTE)
+    told: list[int] = []
+    with file.open("rb") as stream, _BetweenCommits() as ctrl_c:
+        source = _Source(str(file), stream, file.stat().st_size, stream.tell)
+        lines = _Lines(source, ctrl_c, told.append)
+
+        while lines.readline(1 << 16):
+            pass
+
+    assert lines.read == file.stat().st_size
+    assert told == sorted(told)
+    assert len(told) > 30
+    assert file.stat().st_size - told[-1] < 1 << 17
+
+
+class TestStreams:
+    """Standard streams that are closed, or that somebody left."""
+
+    def closed(self, start: Start, stream: str, *arguments: str) -> tuple[int, str, str]:
+        shell = ("sh", "-c", f'exec "$@" {stream}', "sh")
+        return finished(start(*arguments, before=shell))
+
+    @pytest.mark.parametrize("command", [("get",), ("--version",), ("info",)])
+    def test_a_closed_standard_output_is_one_sentence(
+        self, start: Start, store: EventStore, command: tuple[str, ...]
+    ) -> None:
+        code, _, complaint = self.closed(start, ">&-", *command)
+
+        assert code == 1
+        assert complaint == (
+            "eventstore: standard output is closed, so nothing was done; send it to /dev/null"
+            " instead\n"
+        )
+
+    def test_nothing_is_stored_where_it_cannot_be_shown(
+        self, start: Start, store: EventStore
+    ) -> None:
+        words = ("--event-type", "E", "--entity-type", "t", "--entity-id", "1")
+
+        code, _, complaint = self.closed(start, ">&-", "append", *words)
+
+        assert (code, complaint.count("\n")) == (1, 1)
+        assert store.get_current_sequence() == 0
+
+    @pytest.mark.parametrize(
+        "command", [("append",), ("import",), ("drop",), ("append", "--data", "-")]
+    )
+    def test_a_closed_standard_input_is_one_sentence_where_it_is_read(
+        self, start: Start, store: EventStore, command: tuple[str, ...]
+    ) -> None:
+        words = ("--event-type", "E", "--entity-type", "t", "--entity-id", "1")
+        more = words if "--data" in command else ()
+
+        code, printed, complaint = self.closed(start, "<&-", *command, *more)
+
+        assert (code, printed, complaint.count("\n")) == (2, "", 1)
+        assert "closed" in complaint
+        assert store.get_current_sequence() == 0
+
+    def test_a_closed_standard_input_is_no_matter_where_it_is_not_read(
+        self, start: Start, store: EventStore
+    ) -> None:
+        words = ("--event-type", "E", "--entity-type", "t", "--entity-id", "1")
+
+        code, _, complaint = self.closed(start, "<&-", "append", *words)
+
+        assert (code, complaint) == (0, "")
+        assert store.get_current_sequence() == 1
+
+    def test_a_closed_standard_error_changes_no_exit_code(
+        self, start: Start, store: EventStore
+    ) -> None:
+        assert self.closed(start, "2>&-", "count") == (0, "0\n", "")
+        assert self.closed(start, "2>&-", "get", "--limit", "-1") == (2, "", "")
+
+    def test_a_reader_that_dies_while_nothing_comes_in_is_noticed(
+        self, start: Start, store: EventStore
+    ) -> None:
+        store.append_batch(list(events(0, 1)))
+        process = start("tail", "--follow")
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        process.stdout.close()
+        process.stdout = None
+
+        assert process.wait(timeout=20) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_the_package_is_the_command_line_too(start: Start, store: EventStore) -> None:
+    assert finished(start("count", module="eventstore")) == (0, "0\n", "")
+
+
+def test_a_shell_can_complete_commands(start: Start) -> None:
+    asked = {
+        "_EVENTSTORE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "eventstore ex",
+        "COMP_CWORD": "1",
+    }
+
+    code, printed, _ = finished(start(more=asked))
+
+    assert (code, printed.split()) == (0, ["export"])
+
+
+class TestFiles:
+    """Who may read what an export writes, and what is never written over."""
+
+    def test_an_export_is_for_its_owner_alone(
+        self, start: Start, store: EventStore, tmp_path: Path
+    ) -> None:
+        new, old = tmp_path / "new.jsonl", tmp_path / "old.jsonl"
+        old.touch()
+        old.chmod(0o640)
+
+        assert finished(start("export", str(new)))[0] == 0
+        assert finished(start("export", "--force", str(old)))[0] == 0
+
+        assert stat.S_IMODE(new.stat().st_mode) == 0o600
+        assert stat.S_IMODE(old.stat().st_mode) == 0o640
+
+    def test_a_link_is_never_followed(
+        self, start: Start, store: EventStore, tmp_path: Path
+    ) -> None:
+        elsewhere, link = tmp_path / "elsewhere", tmp_path / "link"
+        elsewhere.write_text("mine")
+        link.symlink_to(elsewhere)
+
+        for command in (("export", "--force"), ("tail", "--checkpoint")):
+            code, printed, complaint = finished(start(*command, str(link)))
+
+            assert (code, printed) == (1, "")
+            assert complaint == f"eventstore: {link}: is a link; name the file that it leads to\n"
+        assert elsewhere.read_text() == "mine"
+
+    def test_what_is_written_whole_has_a_name_of_its_own_until_then(self, tmp_path: Path) -> None:
+        target = tmp_path / "log.jsonl"
+        with written_whole(target, replace=False) as stream:
+            (beside,) = tmp_path.iterdir()
+            assert stat.S_IMODE(beside.stat().st_mode) == 0o600
+            assert beside.name.startswith(".eventstore-")
+            stream.write(b"new")
+
+        assert [each.name for each in tmp_path.iterdir()] == ["log.jsonl"]
+        assert target.read_bytes() == b"new"
+
+    def test_a_file_that_somebody_made_meanwhile_is_left_alone(self, tmp_path: Path) -> None:
+        target = tmp_path / "log.jsonl"
+        with pytest.raises(FileExistsError), written_whole(target, replace=False):
+            target.write_bytes(b"theirs")
+
+        assert target.read_bytes() == b"theirs"
+        assert [each.name for each in tmp_path.iterdir()] == ["log.jsonl"]
+
+    def test_a_failure_names_the_path_that_was_given(self, tmp_path: Path) -> None:
+        target = tmp_path / "log.jsonl"
+        with (
+            pytest.raises(OSError, match="No space left on device") as caught,
+            written_whole(target, replace=False),
+        ):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "other.tmp"))
+
+        assert caught.value.filename == str(target)

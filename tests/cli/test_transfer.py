@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,7 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventstore import AppendResult, DuplicateEventError, Event, EventStore, open_store
+from eventstore import (
+    AppendResult,
+    DuplicateEventError,
+    Event,
+    EventStore,
+    InvalidEventError,
+    open_store,
+    transfer,
+)
 from eventstore.transfer import append_in_order, export_lines, import_lines
 
 RunCommand = Callable[..., Any]
@@ -82,7 +93,7 @@ class TestExport:
         file = tmp_path / "log.jsonl"
         file.write_text("old")
 
-        result = run("export", str(file))
+        result = run("export", "--force", str(file))
 
         assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
         assert file.read_bytes() == b"".join(export_lines(store.get_events()))
@@ -100,7 +111,7 @@ class TestExport:
 
         monkeypatch.setattr("eventstore.cli.transfers.export_lines", fail)
 
-        assert run("export", str(file)).exit_code == 130
+        assert run("export", "--force", str(file)).exit_code == 130
         assert file.read_text() == "old"
         assert [each.name for each in tmp_path.iterdir()] == ["log.jsonl"]
 
@@ -112,6 +123,44 @@ class TestExport:
         assert result.exit_code == 1
         assert result.stderr.endswith("No such file or directory\n")
         assert result.stderr.count("\n") == 1
+
+    def test_writes_over_no_file_unasked(
+        self, run: RunCommand, store: EventStore, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "log.jsonl"
+        file.write_text("old")
+
+        result = run("export", str(file))
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"eventstore: {file}: is there already; --force replaces it\n"
+        assert file.read_text() == "old"
+
+    def test_to_a_name_in_gz_is_compressed_and_read_again(
+        self, run: RunCommand, store: EventStore, tmp_path: Path
+    ) -> None:
+        fill(store)
+        file = tmp_path / "log.jsonl.gz"
+
+        assert run("export", str(file)).exit_code == 0
+
+        assert gzip.decompress(file.read_bytes()) == b"".join(export_lines(store.get_events()))
+        assert run("import", str(file)).stdout == (
+            "stored 0 events in 0 batches; 4 lines stored before\n"
+        )
+
+    def test_to_a_pipe_is_written_as_it_goes(
+        self, run: RunCommand, store: EventStore, tmp_path: Path
+    ) -> None:
+        fill(store)
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        with ThreadPoolExecutor() as threads:
+            read = threads.submit(pipe.read_bytes)
+
+            assert run("export", str(pipe)).exit_code == 0
+
+            assert read.result(timeout=20).count(b"\n") == 4
 
 
 class TestImport:
@@ -233,7 +282,7 @@ class TestImport:
             (text(line(data={"a": float("inf")})), "JSON is malformed"),
             (text(line()).replace(b'"number": 0', b'"number": 1e999'), "out of range"),
             (text(line(data={"a": "\ud800"})), "surrogate"),
-            (text(line()).replace(b'"t"', b'"\xff"'), "utf-8"),
+            (text(line()).replace(b'"t"', b'"\xff"'), "another encoding than UTF-8"),
             (text(line(data={"a\0": 1})), "keys must not contain NUL"),
             (b'{"data": {"a": ' + b"[" * 5000 + b"]" * 5000 + b"}}\n", "nested"),
             (text(line(data={"a": json.loads("[" * 64 + "]" * 64)})), "nested more than 64"),
@@ -338,6 +387,77 @@ class TestImport:
         )
         assert run("import", given=lines).exit_code == 0
         assert numbers(store) == [0, 1, 2, 3, 4]
+
+    def test_of_nothing_says_so(self, run: RunCommand, store: EventStore) -> None:
+        result = run("import", given=b"")
+
+        assert (result.exit_code, result.stdout) == (0, "stored 0 events in 0 batches\n")
+        assert result.stderr == "eventstore: note: the input is empty\n"
+
+    @pytest.mark.parametrize(
+        ("given", "what"),
+        [
+            (gzip.compress(b"{}"), "is compressed by gzip; decompress it first"),
+            (b"\x89PNG\r\n\x1a\n\0\0", "is binary data, not JSON"),
+            (bytes(100), "is binary data, not JSON"),
+            ("{}".encode("utf-16"), "is text in UTF-16"),
+            (b'{"event_type": "caf\xe9"}\n', "is text in another encoding than UTF-8"),
+        ],
+    )
+    def test_names_what_is_no_json_for_what_it_is(
+        self, run: RunCommand, store: EventStore, given: bytes, what: str
+    ) -> None:
+        result = run("import", given=given)
+
+        assert result.exit_code == 4
+        assert what in result.stderr.splitlines()[0]
+        appended = run("append", given=given)
+        assert (appended.exit_code, appended.stderr.count("\n")) == (2, 1)
+        assert f"standard input: {what}" in appended.stderr
+
+    @pytest.mark.parametrize("damage", [slice(-20), slice(0, 10)])
+    def test_of_damaged_gzip_data_is_one_sentence(
+        self, run: RunCommand, store: EventStore, tmp_path: Path, damage: slice
+    ) -> None:
+        file = tmp_path / "log.jsonl.gz"
+        file.write_bytes(gzip.compress(text(*map(line, range(2000))))[damage])
+
+        result = run("import", str(file))
+
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"eventstore: {file}: what gzip compressed there is dam")
+        assert result.stderr.count("\n") == 1
+
+    def test_a_line_has_a_bound(
+        self, run: RunCommand, store: EventStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(transfer, "MAX_LINE_BYTES", 2_000_000)
+        fits = line(2, data={"number": 2, "x": "x" * 1_999_000})
+        lines = text(line(1), fits, line(9, data={"x": "x" * 2_000_000}), line(3))
+
+        result = run("import", "--skip-bad", given=lines)
+
+        assert result.exit_code == 4
+        assert result.stderr == (
+            "eventstore: line 3: is longer than 2 MB; make smaller batches of it\n"
+        )
+        assert numbers(store) == [1, 2, 3]
+        (_, outcome), *_ = import_lines(store, [text(line(9, data={"x": "x" * 2_000_000}))])
+        assert isinstance(outcome, InvalidEventError)
+
+    def test_no_more_is_read_of_a_line_than_its_bound(self, store: EventStore) -> None:
+        class Endless:
+            read = 0
+
+            def readline(self, size: int, /) -> bytes:
+                self.read += size
+                return b"x" * size
+
+        endless = Endless()
+        number, outcome = next(import_lines(store, endless))
+
+        assert (number, type(outcome)) == (1, InvalidEventError)
+        assert endless.read < transfer.MAX_LINE_BYTES + 1_000_000
 
     def test_of_a_file_that_is_not_there_is_one_sentence(
         self, run: RunCommand, store: EventStore, tmp_path: Path

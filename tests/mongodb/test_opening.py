@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +11,7 @@ from uuid import uuid4
 
 import pymongo
 import pytest
+from secrets_scan import a_password
 
 from eventstore import (
     Capability,
@@ -24,10 +27,11 @@ from eventstore import (
 )
 from eventstore.testing.conformance.base import note, stored
 from eventstore.testing.ports import free_port
+from eventstore.testing.proxy import Proxy
 from eventstore.testing.servers.mongodb import MongoServer, SecantusServer
 from eventstore_mongodb.namespaces import Namespace
 
-SECRET = "s3cr3t"
+SECRET = a_password()
 
 
 @pytest.fixture
@@ -94,6 +98,68 @@ def test_what_common_urls_carry_is_welcome(server: MongoServer, namespace: str) 
     common = "retryWrites=true&w=majority&journal=true&readPreference=primary&appName=shop"
     with open_store(f"{server.url}?{common}", namespace=namespace) as store:
         assert store.append(note()).sequence == 1
+
+
+@pytest.mark.parametrize("option", ["tlsCAFile", "tlsCertificateKeyFile", "tlsCRLFile"])
+def test_a_missing_certificate_is_told(option: str) -> None:
+    options = {"tls": "true", option: "/nowhere/ca.pem"}
+    with pytest.raises(ConfigurationError) as refused:
+        open_store("mongodb://h/db", timeout=0.5, **options)
+    assert "ca.pem" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("tlsCertificateKeyFilePassword", SECRET),
+        ("authMechanismProperties", f"{SECRET}"),
+        ("authMechanismProperties", f"AWS_SESSION_TOKEN:{SECRET},x"),
+        ("authMechanism", f"{SECRET}"),
+    ],
+)
+def test_what_the_driver_says_of_an_option_shows_no_password(option: str, value: str) -> None:
+    url = f"mongodb://u:{SECRET}@h/db?tls=true"
+    with pytest.raises((ConfigurationError, StoreUnavailableError)) as refused:
+        open_store(url, timeout=0.3, **{option: value})
+    shown = "".join(traceback.format_exception(refused.value))
+    assert SECRET not in shown or option == "authMechanism"
+    assert f"u:{SECRET}" not in shown
+
+
+# --- One deadline for a whole call
+
+
+def test_opening_and_dropping_end_in_time_where_the_server_is_silent(server: MongoServer) -> None:
+    with Proxy("127.0.0.1", server.port) as proxy:
+        url = server.url_at(proxy.host, proxy.port)
+        proxy.pause()
+        for call in (open_store, drop_namespace):
+            begun = time.monotonic()
+            with pytest.raises(StoreUnavailableError):
+                call(url, timeout=1.0)
+            assert time.monotonic() - begun < 1.0 + 0.5
+
+
+def test_closing_ends_in_time_where_the_server_is_silent(
+    server: MongoServer, namespace: str
+) -> None:
+    threads = set(threading.enumerate())
+    with Proxy("127.0.0.1", server.port) as proxy:
+        store = open_store(server.url_at(proxy.host, proxy.port), namespace=namespace, timeout=1.0)
+        store.append(note())
+        assert store.get_current_sequence() == 1
+        proxy.pause()
+        begun = time.monotonic()
+        store.close()
+        assert time.monotonic() - begun < 1.0 + 0.5
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_waiting_with_a_short_time_limit_is_no_outage(server: MongoServer, namespace: str) -> None:
+    with open_store(server.url, namespace=namespace, timeout=0.4) as store:
+        assert not store.wait_for_events(0, timeout=1.0)
 
 
 # --- What is there
@@ -244,3 +310,18 @@ def test_a_transaction_with_a_weak_write_concern_is_warned_of(
         pytest.warns(DurabilityWarning, match="write concern"),
     ):
         store.append(note(), connection=session)
+
+
+def test_a_list_of_entities_may_begin_and_end_anywhere(url: str) -> None:
+    with open_store(url, namespace="pages") as store:
+        store.append(note("a"))
+        end, many = 2**63 - 1, 2**31 - 1
+        for offset, limit in ((0, many), (1, many), (end, many), (end, 1)):
+            found = store.list_entities(offset=offset, limit=limit)
+            assert [entity.entity_id for entity in found] == (["a"] if offset == 0 else [])
+    drop_namespace(url, namespace="pages")
+
+
+def test_a_log_that_is_not_to_be_made_is_told_with_the_way_to_make_it(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="has no log 'none'; make it with `eventstore in"):
+        open_store(url, namespace="none", create=False)

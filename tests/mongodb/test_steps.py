@@ -49,20 +49,25 @@ class Held:
 
 @contextmanager
 def held(store: EventStore, step: int, meanwhile: Callable[[], object]) -> Iterator[list[int]]:
-    """Call ``meanwhile`` before the given step of ``store``; give the list of its steps."""
+    """Call ``meanwhile`` before the given step of ``store``, up to the insert that decides; give
+    the list of its steps."""
     backend: Any = store._log.backend
     appender, reader = backend._appender, backend._reader
     commits, raw, put = appender._commits, reader._commits, appender._put
     steps: list[int] = []
+    stored: list[Any] = []
 
     def before_step() -> None:
+        if stored:
+            return
         steps.append(len(steps))
         if steps[-1] == step:
             meanwhile()
 
-    def held_put(document: Any) -> None:
+    def held_put(documents: Any) -> None:
         before_step()
-        put(document)
+        put(documents)
+        stored.append(documents)
 
     appender._commits, reader._commits = Held(commits, before_step), Held(raw, before_step)
     appender._put = held_put

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from secrets_scan import a_password
 
 from eventstore import EventStore, drop_namespace, open_store
 from eventstore.testing.backends import BACKENDS
@@ -62,7 +63,7 @@ def role(server: PostgresServer, admin: psycopg.Connection[Any]) -> Iterator[str
     """A role of the test's own that can log in and owns nothing."""
     name = f"r{uuid4().hex[:16]}"
     with ExitStack() as after:
-        admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+        admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{a_password()}'")
         after.callback(admin.execute, f"DROP ROLE {name}")
         after.callback(admin.execute, f"DROP OWNED BY {name}")
         yield name

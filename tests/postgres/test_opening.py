@@ -10,6 +10,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from postgres_work import WAIT, note, url_as
+from secrets_scan import a_password
 
 from eventstore import (
     Capability,
@@ -23,19 +24,14 @@ from eventstore import (
     drop_namespace,
     open_store,
 )
+from eventstore.registry import schema_ddl
 from eventstore.testing.conformance.base import assert_log_is_sound
 from eventstore.testing.conformance.crews import Thread
 from eventstore.testing.ports import free_port
 from eventstore.testing.servers import PostgresServer, start_postgres
-from eventstore.url import Settings
 from eventstore_postgres import PostgresBackend
 
-SECRET = "hunter2"
-
-
-def ddl(url: str, **options: Any) -> str:
-    """Return the DDL for a URL."""
-    return PostgresBackend.schema_ddl(Settings.parse(url, options, PostgresBackend.options))
+SECRET = a_password()
 
 
 def test_it_claims_all_capabilities(store: EventStore) -> None:
@@ -48,7 +44,7 @@ def test_it_claims_all_capabilities(store: EventStore) -> None:
 def test_a_password_with_any_characters_works_when_it_is_encoded(
     server: PostgresServer, admin: psycopg.Connection[Any], role: str
 ) -> None:
-    password = "p@ss/w:o?r#d%é "
+    password = a_password("@p/w:o?r#d%é ")
     admin.execute(f"GRANT CREATE ON DATABASE postgres TO {role}")
     admin.execute(f"ALTER ROLE {role} PASSWORD '{password}'")
     with open_store(url_as(server, role, quote(password, safe="")), namespace=role) as store:
@@ -90,7 +86,9 @@ def test_libpq_options_pass_through(server: PostgresServer, namespace: str) -> N
     with open_store(url, namespace=namespace, keepalives=1) as store:
         backend = store._log.backend
         assert isinstance(backend, PostgresBackend)
-        assert backend._row("SELECT pg_catalog.current_setting('application_name')") == ("orders",)
+        assert backend._rows("SELECT pg_catalog.current_setting('application_name')") == [
+            ("orders",)
+        ]
 
 
 # --- Databases
@@ -213,7 +211,7 @@ def test_twenty_may_create_at_once(server: PostgresServer, namespace: str) -> No
 def test_without_create_what_is_missing_is_told_and_nothing_made(
     server: PostgresServer, admin: psycopg.Connection[Any], namespace: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match="eventstore schema"):
+    with pytest.raises(ConfigurationError, match="make it with `eventstore init`, or open it with"):
         open_store(server.url, namespace=namespace, create=False)
 
     assert admin.execute("SELECT to_regnamespace(%s)", (namespace,)).fetchone() == (None,)
@@ -228,7 +226,7 @@ def test_the_ddl_and_grants_serve_a_role_with_least_privilege(
     server: PostgresServer, admin: psycopg.Connection[Any], namespace: str, role: str
 ) -> None:
     # Given what `eventstore schema` prints, run by an administrator, the grants too
-    printed = ddl(server.url, namespace=namespace)
+    printed = schema_ddl(server.url, namespace=namespace)
     admin.execute(printed)
     grants = printed[printed.index("-- GRANT") :].replace("-- ", "")
     admin.execute(grants.replace('"app"', role))
@@ -261,7 +259,7 @@ def test_the_ddl_and_grants_serve_a_role_with_least_privilege(
 def test_what_is_printed_makes_what_create_makes(
     server: PostgresServer, admin: psycopg.Connection[Any], namespace: str, store: EventStore
 ) -> None:
-    admin.execute(ddl(server.url, namespace=f"{namespace}_b"))
+    admin.execute(schema_ddl(server.url, namespace=f"{namespace}_b"))
     tables = """
         SELECT c.relname, pg_get_indexdef(i.indexrelid), a.attname, format_type(atttypid, NULL)
         FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid AND attnum > 0

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fault_work import WAIT, assert_all_there, load, some_events, wait_for_growth
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MovedError
 
-from eventstore import drop_namespace, open_store
+from eventstore import StoreUnavailableError, drop_namespace, open_store
 from eventstore.testing.conformance import ConformanceSuite, Harness
 from eventstore.testing.conformance.base import assert_log_is_sound
+from eventstore.testing.ports import LOOPBACK
 from eventstore.testing.servers.redis import RedisServer
 from eventstore.testing.servers.redis_cluster import RedisCluster, start_redis_cluster
 
@@ -62,6 +66,37 @@ def test_appends_wait_while_the_slot_moves_and_nothing_is_torn_or_lost(
         # Then all that was acknowledged is there
         assert_all_there(store, end())
     drop_namespace(cluster.url, namespace="moving")
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_an_append_lost_behind_a_redirect_may_be_stored_only_if_it_was_sent(
+    cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch, *, sent: bool
+) -> None:
+    from eventstore_redis import connections
+
+    with open_store(cluster.url, namespace="redirected", retries=0) as store:
+        store.append_batch(some_events("w", 1, 1))
+        owner = cluster.owner_of(cluster.slot_of("{redirected}:log"))
+        exchange = connections._exchange
+        calls = 0
+
+        def redirected(pool: Any, commands: Any) -> list[Any]:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                return [MovedError(f"1 {LOOPBACK}:{owner.port}")]
+            if sent:
+                exchange(pool, commands)
+                raise RedisConnectionError("lost")
+            raise connections.translated(RedisConnectionError("not reached"), sent=False)
+
+        monkeypatch.setattr(connections, "_exchange", redirected)
+        with pytest.raises(StoreUnavailableError) as lost:
+            store.append_batch(some_events("w", 2, 1))
+        monkeypatch.undo()
+        assert lost.value.may_have_written is sent
+        assert store.get_current_sequence() == 1 + sent
+    drop_namespace(cluster.url, namespace="redirected")
 
 
 def test_a_cluster_node_killed_and_restarted_loses_nothing(cluster: RedisCluster) -> None:

@@ -92,7 +92,7 @@ def test_an_append_that_replicas_do_not_confirm_is_told(
 ) -> None:
     server = start(appendonly=appendonly)
     url = f"{server.url}?replicas=1&durability=relaxed"
-    with open_store(url, timeout=0.5) as store:
+    with open_store(url, timeout=2, retries=0) as store:
         with pytest.raises(StoreUnavailableError, match="0 of 1") as unconfirmed:
             store.append(an_event())
         # When a replica comes, a repeat waits for it too

@@ -6,14 +6,17 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from fault_work import StartServer
+from secrets_scan import a_password
 
 from eventstore import (
     ConfigurationError,
     Event,
-    StoreUnavailableError,
+    EventStoreError,
+    LogReplacedError,
     UnsupportedOperationError,
     drop_namespace,
     open_store,
@@ -21,7 +24,7 @@ from eventstore import (
 from eventstore.testing.ports import LOOPBACK
 from eventstore.testing.servers.redis import RedisServer
 
-SECRET = "s3cret-of-the-server"
+SECRET = a_password("-of-the-server")
 
 
 @pytest.mark.parametrize("user", ["", ":wr0ng@", "nobody:wr0ng@"])
@@ -71,7 +74,7 @@ def test_a_key_that_is_not_ours_is_told_and_left_alone(
 def test_a_log_that_is_not_there_is_not_created_unless_asked_for(
     server: RedisServer, namespace: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match="create=false"):
+    with pytest.raises(ConfigurationError, match=r"eventstore init.*without create=false"):
         open_store(server.url, namespace=namespace, create=False)
     assert server.execute("EXISTS", f"{{{namespace}}}:meta") == 0
 
@@ -102,26 +105,13 @@ def test_a_log_half_dropped_is_not_opened_and_is_dropped_in_the_end(
         server.execute("HSET", f"{{{namespace}}}:meta", "dropping", "1")
         server.execute("HDEL", f"{{{namespace}}}:meta", "log_id")
         # Then nobody writes to what is left of it
-        with pytest.raises(StoreUnavailableError, match="removed or replaced"):
+        with pytest.raises(LogReplacedError, match="removed or replaced"):
             store.append(Event(event_type="A", entity_type="a", entity_id="2"))
     with pytest.raises(ConfigurationError, match="drop it again"):
         open_store(server.url, namespace=namespace)
     drop_namespace(server.url, namespace=namespace)
     with open_store(server.url, namespace=namespace) as store:
         assert store.get_current_version("a", "1") == 0
-
-
-def test_an_append_to_a_log_that_was_dropped_meanwhile_is_refused(
-    server: RedisServer, namespace: str
-) -> None:
-    event = Event(event_type="A", entity_type="a", entity_id="1")
-    with open_store(server.url, namespace=namespace) as store:
-        drop_namespace(server.url, namespace=namespace)
-        with (
-            open_store(server.url, namespace=namespace),
-            pytest.raises(StoreUnavailableError, match="removed or replaced"),
-        ):
-            store.append(event)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +139,36 @@ def test_options_of_the_driver_reach_it(server: RedisServer, namespace: str) -> 
         clients = server.execute("CLIENT", "LIST")
     assert isinstance(clients, bytes)
     assert b"name=orders" in clients
+
+
+@pytest.mark.parametrize(
+    "location",
+    [f"user:pa@{LOOPBACK}:{SECRET}", f"{LOOPBACK}:{SECRET}/0", f"user:pa[{SECRET}@{LOOPBACK}"],
+)
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+cluster"])
+def test_what_is_no_address_is_told_without_showing_a_password(scheme: str, location: str) -> None:
+    with pytest.raises(ConfigurationError, match="must look like") as refused:
+        open_store(f"{scheme}://{location}")
+    chained = refused.value.__cause__ or refused.value.__context__
+    assert refused.value.__suppress_context__ or chained is None
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+def test_a_certificate_that_is_not_there_is_told_by_its_option(tmp_path: Path, option: str) -> None:
+    for url in ("rediss://localhost", "redis+cluster://localhost?ssl=true"):
+        with pytest.raises(ConfigurationError, match=f"{option}: cannot read .*No such file"):
+            open_store(url, **{option: str(tmp_path / "missing.pem")})
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    with pytest.raises(ConfigurationError, match="ssl_ca_certs: there is no certificate"):
+        open_store("rediss://localhost", ssl_ca_certs=str(empty))
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example", "-"])
+def test_a_host_that_cannot_be_is_an_error_of_ours(host: str) -> None:
+    with pytest.raises(EventStoreError):
+        open_store(f"redis://{host}:1", timeout=0.2)
 
 
 def test_a_cluster_url_wants_a_cluster(server: RedisServer) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -21,11 +21,14 @@ from eventstore import (
     Event,
     EventQuery,
     EventStore,
+    InvalidQueryError,
+    StoreUnavailableError,
     open_store,
 )
 from eventstore.appending import batch_of
 from eventstore.backend import Backend, PageRequest
 from eventstore.commit import Accepted, Condition
+from eventstore.deadline import deadline
 from eventstore.memory import MemoryBackend
 from eventstore.testing.servers.redis import RedisServer
 from eventstore.url import Settings
@@ -162,6 +165,140 @@ def test_an_entity_is_read_from_a_version_on(both: tuple[Backend, Backend]) -> N
         page = PageRequest(query=query, limit=10, above_version=version)
         expected = [(event.sequence, event.version) for event in memory.read(page)]
         assert [(event.sequence, event.version) for event in redis.read(page)] == expected
+
+
+LARGE_QUERIES = {
+    "many alternatives": EventQuery(any_of=[EventQuery(entity_id=f"{n}") for n in range(150, 700)]),
+    "many alternatives with many tags": EventQuery(
+        tenant_id="a",
+        any_of=[
+            EventQuery(entity_id=f"{n}", tags=["t0", *(f"x{k}" for k in range(n % 4 and 20))])
+            for n in range(400)
+        ],
+    ),
+    "many types": EventQuery(
+        event_types=["T1", *(f"x{n}" for n in range(3_000))], entity_type="e1"
+    ),
+    "many types in an alternative": EventQuery(
+        any_of=[EventQuery(event_types=["T2", *(f"x{n}" for n in range(3_000))])]
+    ),
+    "many windows of time": EventQuery(
+        tenant_id="b",
+        any_of=[
+            EventQuery(from_timestamp=EPOCH + n * DAY, to_timestamp=EPOCH + n * DAY)
+            for n in range(-300, 300, 2)
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("query", LARGE_QUERIES.values(), ids=LARGE_QUERIES)
+@pytest.mark.parametrize("order_by", ["sequence", "timestamp"])
+@pytest.mark.parametrize("ascending", [True, False])
+def test_a_large_query_takes_what_the_memory_backend_gives(
+    both: tuple[Backend, Backend],
+    query: EventQuery,
+    order_by: Literal["sequence", "timestamp"],
+    *,
+    ascending: bool,
+) -> None:
+    redis, memory = both
+    everything = PageRequest(query=query, limit=MANY, order_by=order_by, ascending=ascending)
+    expected = _sequences(memory.read(everything))
+    assert _sequences(redis.read(everything)) == expected
+    page = msgspec.structs.replace(everything, limit=7, offset=5)
+    assert _sequences(redis.read(page)) == expected[5:12]
+    assert redis.count(query) == len(expected)
+
+
+def test_a_query_that_takes_much_work_is_cut_into_many_calls(
+    both: tuple[Backend, Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis, _ = both
+    assert isinstance(redis, RedisBackend)
+    server = redis._connected()
+    calls: list[Sequence[Any]] = []
+    exchange = server.exchange
+
+    def counted(commands: Any) -> list[Any]:
+        calls.append(commands)
+        return exchange(commands)
+
+    monkeypatch.setattr(server, "exchange", counted)
+
+    def how_many(query: EventQuery) -> int:
+        calls.clear()
+        redis.read(PageRequest(query=query, limit=MANY))
+        return len(calls)
+
+    one = EventQuery(tags=["t1"], tenant_id="b")
+    few = how_many(one)
+    many = how_many(EventQuery(any_of=[one.replace(to_sequence=n) for n in range(400)]))
+    assert many > 10 * few
+
+
+def test_large_events_are_fetched_and_found_in_parts(
+    server: RedisServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(server.url, namespace=namespace) as store:
+        payload = {"x": "x" * 500_000}
+        for n in range(0, 60, 10):
+            store.append_batch([note(n + k, data=payload, tags=("x",)) for k in range(10)])
+        backend = store._log.backend
+        assert isinstance(backend, RedisBackend)
+        connected = backend._connected()
+        replies: list[int] = []
+        exchange = connected.exchange
+
+        def weighed(commands: Any) -> list[Any]:
+            answer = exchange(commands)
+            if commands[0][0] == "EVALSHA":
+                replies.append(sum(len(text) for text in answer[0][-1]))
+            return answer
+
+        monkeypatch.setattr(connected, "exchange", weighed)
+        query = EventQuery(tags=["x"])
+        for order_by in ("sequence", "timestamp"):
+            page = PageRequest(query=query, limit=100, order_by=order_by)
+            assert sorted(_sequences(backend.read(page))) == [*range(1, 61)]
+        found = backend.find([("", event.event_id) for event in store.get_events()])
+        assert len(found) == 60
+        assert max(replies) < 15_000_000
+
+
+@pytest.mark.parametrize("match", [True, False])
+def test_a_condition_too_large_for_the_script_is_judged_exactly(
+    store: EventStore, match: bool
+) -> None:
+    """Its first tag alone matches what is new; all of its tags do so only where it is to fail."""
+    tags = [f"t{n}" for n in range(20)]
+    query = EventQuery(any_of=[EventQuery(tags=[*tags, f"only {n}"]) for n in range(150)])
+    news = note(1, tags=(*tags, "only 7") if match else ("t0", "t1"))
+    store.append(news)
+    asked = AppendCondition(query)
+    stale = Condition(asked=asked, query=query, after=0, checked_to=0)
+    batch = batch_of([note(2)], -1, None)
+    assert batch is not None
+
+    (outcome,) = store._log.backend.commit([msgspec.structs.replace(batch, condition=stale)], WAIT)
+
+    assert isinstance(outcome, ConditionFailedError if match else Accepted)
+
+
+def test_a_query_is_given_up_when_its_call_is_over(both: tuple[Backend, Backend]) -> None:
+    tags = [EventQuery(tags=["t0", *(f"x{k}" for k in range(50))]) for _ in range(1_000)]
+    with deadline(0.05), pytest.raises(StoreUnavailableError):
+        both[0].read(PageRequest(query=EventQuery(any_of=tags), limit=1))
+
+
+@pytest.mark.parametrize(("limit", "offset"), [(2**31 - 1, 0), (1, 2**63 - 1), (5, 2**53)])
+def test_entities_are_listed_within_any_bounds(store: EventStore, limit: int, offset: int) -> None:
+    store.append_batch([note(n) for n in range(3)])
+    listed = store.list_entities(limit=limit, offset=offset)
+    assert [entity.entity_id for entity in listed] == ([] if offset else ["2", "1", "0"])
+    for bad_limit, bad_offset in ((-1, 0), (2**31, 0), (1, -1), (1, 2**63)):
+        with pytest.raises(InvalidQueryError):
+            store.list_entities(limit=bad_limit, offset=bad_offset)
 
 
 def test_an_unselective_query_does_not_hold_the_server_up(

@@ -133,6 +133,7 @@ def test_cuts_before_a_request_arrives(proxy: Proxy, server: LineServer) -> None
 
 def test_cuts_between_a_request_and_its_answer(proxy: Proxy, server: LineServer) -> None:
     with connected(proxy) as bystander, connected(proxy) as client:
+        began = time.monotonic_ns()
         cut = proxy.cut_before_answer(b"COMMIT")
         # Given a request without the pattern: answered
         assert asked(client, b"INSERT\n") == b"got INSERT\n"
@@ -143,6 +144,8 @@ def test_cuts_between_a_request_and_its_answer(proxy: Proxy, server: LineServer)
             asked(client, b"MIT;2\n")
         # Then the server got it whole, and only the answer is lost
         assert cut.wait(10)
+        assert cut.at is not None
+        assert began <= cut.at <= time.monotonic_ns()
         assert server.received == b"INSERT\n1;COMMIT;2\n"
         # Once, and for that connection alone
         assert asked(bystander, b"COMMIT\n") == b"got COMMIT\n"
@@ -194,6 +197,39 @@ def test_forgets_cuts_when_resumed(proxy: Proxy) -> None:
     with connected(proxy) as client:
         assert asked(client, b"one\n") == b"got one\n"
     assert not cut.wait(0)
+
+
+def test_leaves_clients_half_open(proxy: Proxy, server: LineServer) -> None:
+    with connected(proxy) as client:
+        assert asked(client, b"one\n") == b"got one\n"
+        # When the server sees a reset
+        assert proxy.strand_clients() == 1
+        until(["reset"], lambda: server.endings)
+        # Then the client sees nothing, and whoever connects anew is served
+        client.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            asked(client, b"two\n")
+        with connected(proxy) as another:
+            assert asked(another, b"three\n") == b"got three\n"
+        assert server.received == b"one\nthree\n"
+        # Until it is resumed
+        proxy.resume()
+        client.settimeout(10)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def test_leaves_the_server_half_open(proxy: Proxy, server: LineServer) -> None:
+    with connected(proxy) as client:
+        assert asked(client, b"one\n") == b"got one\n"
+        assert proxy.strand_server() == 1
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    with connected(proxy) as another:
+        assert asked(another, b"two\n") == b"got two\n"
+        assert server.endings == []
+        proxy.resume()
+        until(["reset"], lambda: server.endings)
 
 
 def test_leaves_no_thread(server: LineServer) -> None:

@@ -29,6 +29,7 @@ from eventstore import (
     Entity,
     Event,
     EventQuery,
+    LogReplacedError,
     StoreUnavailableError,
 )
 from eventstore.backend import Backend, PageRequest
@@ -36,11 +37,13 @@ from eventstore.commit import (
     Accepted,
     Batch,
     EventKey,
+    Identity,
     LogState,
     Outcome,
     entities_of,
     keys_of,
     plan,
+    twins_of,
 )
 from eventstore.encoding import Draft
 from eventstore.url import Settings
@@ -85,7 +88,7 @@ class ToyBackend(Backend):
         self._log_id = ""
         self._offset = 0
         self._records: list[_Record] = []
-        self._by_key: dict[EventKey, _Record] = {}
+        self._by_identity: dict[Identity, _Record] = {}
         self._latest: dict[Entity, _Record] = {}
         """In the order of the entities' first events."""
 
@@ -96,7 +99,10 @@ class ToyBackend(Backend):
         settings.refuse_driver_options()
         path = _path_of(settings)
         if not path.exists() and not settings.create:
-            raise ConfigurationError(f"create: is false, but there is no log {path}")
+            raise ConfigurationError(
+                f"{path.parent}: has no log {settings.namespace!r}; make it with"
+                " `eventstore init`, or open it without create=false"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         backend = cls(path)
@@ -107,9 +113,12 @@ class ToyBackend(Backend):
         return backend
 
     @classmethod
-    def drop(cls, settings: Settings) -> None:
+    def drop(cls, settings: Settings) -> bool:
         settings.refuse_driver_options()
-        _path_of(settings).unlink(missing_ok=True)
+        path = _path_of(settings)
+        was_there = path.exists()
+        path.unlink(missing_ok=True)
+        return was_there
 
     def close(self) -> None:
         pass  # no file stays open between calls
@@ -140,11 +149,7 @@ class ToyBackend(Backend):
                     recorded_at=records[-1].batch.recorded_at if records else None,
                     now=datetime.now(UTC),
                     versions={entity: self._version(entity) for entity in entities_of(group)},
-                    twins={
-                        key: self._by_key[key].event()
-                        for key in keys_of(group)
-                        if key in self._by_key
-                    },
+                    twins=twins_of(self._found(keys_of(group))),
                     matches=[_first_match(records, batch) for batch in group],
                 ),
             )
@@ -174,11 +179,24 @@ class ToyBackend(Backend):
             finally:  # closing would not do: a process forked meanwhile has the file open too
                 fcntl.flock(file, fcntl.LOCK_UN)
 
-    def _opened(self) -> BinaryIO:
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
         try:
-            return self._path.open("r+b", buffering=0)
+            file = self._path.open("r+b", buffering=0)
+        except FileNotFoundError as error:
+            raise self._replaced() from error
         except OSError as error:
             raise StoreUnavailableError(f"cannot open {self._path}: {error.strerror}") from error
+        with file:
+            if self._log_id and file.readline().decode() != f"{self._log_id}\n":
+                raise self._replaced()
+            file.seek(0)
+            yield file
+
+    def _replaced(self) -> LogReplacedError:
+        return LogReplacedError(
+            f"the log {self._path} was removed or replaced while this store was open: open it anew"
+        )
 
     # --- Reading
 
@@ -206,7 +224,7 @@ class ToyBackend(Backend):
         for batch in batches:
             for place, draft in enumerate(batch.drafts):
                 record = _Record(batch, place)
-                self._by_key[draft.tenant_id, draft.event_id] = record
+                self._by_identity[draft.identity] = record
                 self._latest[draft.entity] = record
                 if record.sequence > len(self._records):
                     self._records.append(record)
@@ -226,7 +244,12 @@ class ToyBackend(Backend):
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
         self._up_to_date()
-        return [self._by_key[key].event() for key in keys if key in self._by_key]
+        return self._found(keys)
+
+    def _found(self, keys: Sequence[EventKey]) -> list[Event]:
+        identities = ((tenant_id, event_id.bytes) for tenant_id, event_id in keys)
+        records = map(self._by_identity.get, identities)
+        return [record.event() for record in records if record is not None]
 
     def count(self, query: EventQuery) -> int:
         return sum(query.takes(each.draft, each.sequence) for each in self._up_to_date())

@@ -25,10 +25,13 @@ def test_a_signal_handler_may_append_while_its_thread_reads() -> None:
     appended = []
     with open_store("memory://") as store:
         store.append_batch([an_event() for _ in range(20_000)])
-        before = signal.signal(
-            signal.SIGALRM, lambda *_: appended.append(store.append(an_event("b")).sequence)
-        )
-        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+
+        def handle(*_: object) -> None:
+            appended.append(store.append(an_event("b")).sequence)
+            signal.setitimer(signal.ITIMER_REAL, 0.001)  # not before: it would interrupt this
+
+        before = signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
         try:
             while len(appended) < 20:
                 store.count_events(EventQuery(entity_id="z"))

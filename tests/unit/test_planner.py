@@ -12,13 +12,14 @@ from eventstore.commit import (
     Accepted,
     Batch,
     Condition,
-    EventKey,
+    Identity,
     LogState,
     Outcome,
     Repeated,
     entities_of,
     keys_of,
     plan,
+    twins_of,
 )
 from eventstore.encoding import draft_of
 from eventstore.errors import (
@@ -62,7 +63,7 @@ def state(
     *,
     head: int = 0,
     versions: dict[str, int] | None = None,
-    twins: dict[EventKey, Event] | None = None,
+    twins: dict[Identity, Event] | None = None,
     matches: list[int] | None = None,
     recorded_at: datetime | None = None,
 ) -> LogState:
@@ -80,11 +81,11 @@ def outcomes(group: list[Batch], **known: Any) -> list[Outcome]:
     return plan(group, state(group, **known)).outcomes
 
 
-def recorded(event: Event, sequence: int, version: int = 1) -> dict[EventKey, Event]:
+def recorded(event: Event, sequence: int, version: int = 1) -> dict[Identity, Event]:
     stands = draft_of(event).recorded(
         sequence=sequence, version=version, batch_sequence=sequence, recorded_at=NOW
     )
-    return {(event.tenant_id, event.event_id): stands}
+    return twins_of([stands])
 
 
 def test_accepted_batches_follow_the_head_contiguously() -> None:

@@ -6,7 +6,9 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -156,3 +158,60 @@ def test_errors_survive_being_copied_and_sent_elsewhere(store: EventStore) -> No
         for other in travelled(error):
             assert type(other) is type(error)
             assert (str(other), vars(other)) == (str(error), vars(error))
+
+
+class Endless(Enum):
+    ITSELF = "endless"
+
+    @property
+    def value(self) -> Endless:  # type: ignore[override]  # no text, on purpose
+        return self
+
+
+@pytest.mark.parametrize(
+    "use", [use for name, use in USES.items() if name in ("entity_id", "tags", "tenant_id")]
+)
+def test_an_enum_member_whose_value_is_itself_is_refused(
+    store: EventStore, use: Callable[[EventStore, Any], object]
+) -> None:
+    with pytest.raises((InvalidEventError, InvalidQueryError), match="must be text"):
+        use(store, Endless.ITSELF)
+
+
+class SubEvent(Event, frozen=True, kw_only=True):
+    """One that could say another thing each time it is asked."""
+
+
+def test_a_subclass_of_an_event_is_refused(store: EventStore) -> None:
+    event = SubEvent(event_type="T", entity_type="t", entity_id="e", sequence=1)
+    with pytest.raises(InvalidEventError, match="must be an Event, not SubEvent"):
+        store.append(event)
+    with pytest.raises(InvalidEventError, match="must be a recorded event"):
+        store.checkpoint(event)
+
+
+class SubCheckpoint(Checkpoint, frozen=True):
+    """One that could say another thing each time it is asked."""
+
+
+class SubCondition(AppendCondition, frozen=True):
+    """One that could say another thing each time it is asked."""
+
+
+def test_a_subclass_of_a_position_or_a_condition_is_refused(store: EventStore) -> None:
+    start = SubCheckpoint(store.log_id, 0, None)
+    with pytest.raises(InvalidQueryError, match="position"):
+        store.get_events_since(start)
+    with pytest.raises(InvalidQueryError, match="after"):
+        store.wait_for_events(start, timeout=0)
+    with pytest.raises(InvalidQueryError, match="after"):
+        AppendCondition(EventQuery(), after=start)
+    with pytest.raises(InvalidQueryError, match="condition"):
+        store.append(event_with(), condition=SubCondition(EventQuery()))
+
+
+def test_events_of_ids_that_hash_alike_do_not_hash_alike() -> None:
+    chosen = [event_with(event_id=UUID(int=7 + n * (2**61 - 1))) for n in range(100)]
+    assert len({hash(event.event_id) for event in chosen}) == 1
+    assert len({hash(event) for event in chosen}) > 90
+    assert hash(chosen[0]) == hash(chosen[0].replace())

@@ -24,6 +24,11 @@ NO_TIMES: list[Any] = [
 ]
 NO_NAME = [name for name in NAMES if name is not None]
 
+
+class SubQuery(EventQuery, frozen=True, kw_only=True):
+    """One that could say another thing each time it is asked."""
+
+
 FIELDS: dict[str, list[Any]] = {
     "entity_type": NO_NAME,
     "entity_id": NO_NAME,
@@ -44,11 +49,23 @@ FIELDS: dict[str, list[Any]] = {
         [EventQuery(ascending=False)],
         [EventQuery(order_by="timestamp")],
         [EventQuery(any_of=[EventQuery()])],
+        [SubQuery(entity_id="a")],
     ],
     "order_by": ["version", "", "sequence; DROP", None, 1, ["sequence"]],
     "ascending": [None, 1, 0, "yes", []],
 }
 """What each field of a query may not be."""
+
+
+TOO_MANY: dict[str, tuple[dict[str, Any], str]] = {
+    "alternatives": ({"any_of": [EventQuery(entity_id="a")] * 1_001}, "any_of: .* 1,000"),
+    "tags": ({"tags": [f"t{n}" for n in range(101)]}, "tags: .* 100"),
+    "event types": ({"event_types": [f"t{n}" for n in range(1_001)]}, "event_types: .* 1,000"),
+    "values": (
+        {"any_of": [EventQuery(tags=[f"t{n}" for n in range(100)])] * 101},
+        "any_of: .* 10,000",
+    ),
+}
 
 
 def _any(value: object) -> Any:
@@ -59,6 +76,13 @@ def _any(value: object) -> Any:
 CALLS: dict[str, tuple[str, Callable[[EventStore], Any]]] = {
     "get_events of text": ("query", lambda store: store.get_events(_any("order"))),
     "get_events of a dict": ("query", lambda store: store.get_events(_any({"entity_id": "a"}))),
+    "get_events of a subclass": ("query", lambda store: store.get_events(SubQuery())),
+    "count_events of a subclass": ("query", lambda store: store.count_events(SubQuery())),
+    "wait query of a subclass": (
+        "query",
+        lambda store: store.wait_for_events(0, timeout=0, query=SubQuery()),
+    ),
+    "condition of a subclass": ("query", lambda _: AppendCondition(SubQuery())),
     "count_events of text": ("query", lambda store: store.count_events(_any("order"))),
     "count_events with limit": ("limit", lambda store: store.count_events(EventQuery(limit=1))),
     "count_events with offset": ("offset", lambda store: store.count_events(EventQuery(offset=1))),
@@ -177,6 +201,13 @@ class BadQueryTests(Conformance):
         assert isinstance(caught.value, ValueError)
         with pytest.raises(InvalidQueryError):
             EventQuery().replace(**{field: value})
+
+    @pytest.mark.parametrize("what", sorted(TOO_MANY))
+    def test_a_query_of_too_many_values_is_refused_with_the_bound(self, what: str) -> None:
+        fields, told = TOO_MANY[what]
+
+        with pytest.raises(InvalidQueryError, match=f"^{told}"):
+            EventQuery(**fields)
 
     @pytest.mark.parametrize("call", sorted(CALLS))
     def test_a_bad_argument_of_a_call_is_refused_by_name(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -29,6 +30,8 @@ from eventstore.testing.conformance.base import (
     stored,
 )
 from eventstore.testing.conformance.crews import Crew, in_threads
+
+_MANY_IDS = 20_000
 
 FULL: dict[str, Any] = {
     "event_type": "OrderPlaced",
@@ -421,3 +424,20 @@ class IdempotenceTests(Conformance):
         again = store.append(event.replace(timestamp=event.timestamp + timedelta(microseconds=1)))
 
         assert again.timestamp == event.timestamp
+
+    def test_ids_chosen_to_hash_alike_take_no_longer_than_others(self, store: EventStore) -> None:
+        # Given ids whose numbers all hash alike: each look-up in a set of them passes all others
+        def seconds(chosen: list[UUID]) -> float:
+            batch = [note(f"n-{index % 50}", event_id=each) for index, each in enumerate(chosen)]
+            began = monotonic()
+            assert not store.append_batch(batch).replayed
+            assert store.append_batch(batch).replayed
+            with pytest.raises(DuplicateEventError):
+                store.append_batch([*batch, note()])
+            return monotonic() - began
+
+        ordinary = seconds([uuid4() for _ in range(_MANY_IDS)])
+
+        hostile = seconds([UUID(int=7 + n * (2**61 - 1)) for n in range(_MANY_IDS)])
+
+        assert hostile < 3 * ordinary + 1.0  # by their numbers it took sixty times as long

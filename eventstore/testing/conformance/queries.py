@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventstore import Event, EventQuery, EventStore
+from eventstore import AppendCondition, ConditionFailedError, Event, EventQuery, EventStore
 from eventstore.testing.conformance.base import Conformance, note, notes, sequences, stored
 
 DAY = datetime(2024, 3, 1, tzinfo=UTC)
@@ -408,3 +408,26 @@ class QueryTests(Conformance):
 
         assert sequences(stored(store, query)) == [2, 1]
         assert sequences(stored(store, query)) == [2, 1]
+
+    def test_the_largest_queries_are_answered(self, store: EventStore) -> None:
+        # Given the most alternatives, values and names that a query may have
+        wanted = store.append(note("wanted", tags=[f"t{n}" for n in range(100)]))
+        store.append(note())
+        no_match = [EventQuery(tags=[f"x{n}-{m}" for m in range(9)]) for n in range(999)]
+        largest = [
+            EventQuery(any_of=[*no_match, EventQuery(entity_id="wanted")]),
+            EventQuery(
+                any_of=[EventQuery(entity_id=f"e{n}") for n in range(999)]
+                + [EventQuery(entity_id="wanted", from_sequence=0)]
+            ),
+            EventQuery(tags=wanted.tags),
+            EventQuery(event_types=[f"T{n}" for n in range(999)] + ["Noted"], tags=["t7"]),
+        ]
+
+        # When they are asked, or stand against an append, then they find what they look for
+        for query in largest:
+            assert stored(store, query) == [wanted]
+            assert store.count_events(query) == 1
+            with pytest.raises(ConditionFailedError):
+                store.append(note(), condition=AppendCondition(query))
+            store.append(note(), condition=AppendCondition(query, after=wanted.sequence))

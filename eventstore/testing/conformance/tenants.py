@@ -7,9 +7,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eventstore import (
     AppendCondition,
+    Checkpoint,
     CheckpointError,
     ConditionFailedError,
     Entity,
@@ -60,6 +63,16 @@ FOREIGN: dict[str, Callable[[EventStore], Any]] = {
     "append": lambda view: view.append(note(tenant_id="globex")),
     "append_batch": lambda view: view.append_batch([note(), note(tenant_id="globex")]),
 }
+
+
+RESUME: dict[str, Callable[[EventStore, Any], Any]] = {
+    "get_events_since": lambda view, position: view.get_events_since(position),
+    "wait_for_events": lambda view, position: view.wait_for_events(position, timeout=0),
+    "condition.after": lambda view, position: view.append(
+        note(), condition=AppendCondition(EventQuery(entity_id="nobody"), after=position)
+    ),
+}
+"""Where a position is passed."""
 
 
 class TenantTests(Conformance):
@@ -202,6 +215,90 @@ class TenantTests(Conformance):
 
         with pytest.raises(CheckpointError):
             acme.get_events_since(forged)
+
+    # --- Positions
+
+    @pytest.mark.parametrize("how", sorted(RESUME))
+    def test_a_position_is_judged_by_the_tenants_own_events(
+        self, store: EventStore, acme: EventStore, how: str
+    ) -> None:
+        own = acme.append(note())
+        store.append_batch(notes(5))
+
+        for within in range(own.sequence + 1):
+            RESUME[how](acme, within)
+            own = acme.append(note())
+        for beyond in (own.sequence + 1, store.get_current_sequence() + 10, 2**63 - 1):
+            with pytest.raises(CheckpointError, match=f"{beyond} is beyond the head"):
+                RESUME[how](acme, beyond)
+
+    @pytest.mark.parametrize("how", sorted(RESUME))
+    def test_a_checkpoint_of_another_tenants_event_is_refused_like_one_of_no_event(
+        self, store: EventStore, acme: EventStore, how: str
+    ) -> None:
+        theirs = stored(store)[1]
+        acme.append(note())
+        told = []
+
+        for event_id in (theirs.event_id, uuid4()):
+            with pytest.raises(CheckpointError) as caught:
+                RESUME[how](acme, Checkpoint(acme.log_id, theirs.sequence, event_id))
+            told.append(str(caught.value).replace(str(event_id), "ID"))
+        with pytest.raises(CheckpointError) as caught:
+            RESUME[how](acme, Checkpoint(acme.log_id, 77, theirs.event_id))
+        told.append(str(caught.value).replace(str(theirs.event_id), "ID").replace("77", "2"))
+
+        assert len(set(told)) == 1
+        RESUME[how](store, store.checkpoint(theirs))
+
+    def test_facts_for_people_tell_nothing_of_others(self, acme: EventStore) -> None:
+        assert {"backend", "server"} <= acme.info().keys() <= {"backend", "server", "durability"}
+
+    def test_what_a_view_tells_follows_from_its_own_events_alone(
+        self, store: EventStore, acme: EventStore
+    ) -> None:
+        """A log that grows at random; the model is the list of the tenant's own events."""
+        everybody = stored(store)
+        facts = acme.info()
+
+        @settings(max_examples=40, deadline=None)
+        @given(
+            st.lists(st.sampled_from(["", "acme", "globex"]), max_size=5),
+            st.integers(0, 12),
+            st.integers(0, 1000),
+        )
+        def check(tenants: list[str], back: int, which: int) -> None:
+            everybody.extend(store.append_batch([note(tenant_id=each) for each in tenants]))
+            event = everybody[which % len(everybody)]
+            for position in (
+                max(len(everybody) + 2 - back, 0),
+                Checkpoint(store.log_id, event.sequence, event.event_id),
+            ):
+                own = [each for each in everybody if each.tenant_id == "acme"]
+                last = own[-1].sequence if own else 0
+                assert acme.get_current_sequence() == acme.checkpoint().sequence == last
+                assert acme.info() == facts
+                unmet = AppendCondition(EventQuery(), after=position)
+                if isinstance(position, int):
+                    fits, after = position <= last, position
+                else:
+                    fits, after = event in own, event.sequence
+                if not fits:
+                    for resume in RESUME.values():
+                        with pytest.raises(CheckpointError):
+                            resume(acme, position)
+                    continue
+                later = [each for each in own if each.sequence > after]
+                assert acme.get_events_since(position) == later
+                assert acme.wait_for_events(position, timeout=0) == bool(later)
+                if later:
+                    with pytest.raises(ConditionFailedError) as caught:
+                        acme.append(note(), condition=unmet)
+                    assert caught.value.sequence in sequences(later)
+                else:
+                    everybody.append(acme.append(note(), condition=unmet))
+
+        check()
 
     # --- Waiting
 

@@ -16,10 +16,12 @@ from eventstore.testing.history.evidence import (
 from eventstore.testing.history.recording import (
     Append,
     BeyondHead,
+    Closed,
     ConditionFailed,
     Conflicted,
     Duplicate,
     Refused,
+    Replaced,
     Stored,
     Unexpected,
 )
@@ -33,8 +35,13 @@ def check_answer(evidence: Evidence, append: Append) -> Iterator[Violation]:
     if isinstance(outcome, Stored):
         yield from _check_stored(evidence, append, outcome)
         return
-    if isinstance(outcome, Unexpected):
-        yield Violation(Rule.UNEXPECTED_ERROR, f"{name_of(append)} raised {outcome.error}")
+    match outcome:
+        case Unexpected(error=error):
+            yield Violation(Rule.UNEXPECTED_ERROR, f"{name_of(append)} raised {error}")
+        case Closed() if append.worker not in evidence.history.closed:
+            yield Violation(Rule.UNEXPECTED_ERROR, f"{name_of(append)}: nobody closed its store")
+        case Replaced() if not evidence.may_find_it_replaced(append.ended or append.began):
+            yield Violation(Rule.UNEXPECTED_ERROR, f"{name_of(append)}: nobody replaced its log")
     if isinstance(outcome, (Refused, Conflicted, ConditionFailed, Duplicate, BeyondHead)):
         if _was_recorded_before(evidence, append) and not append.invalid:
             yield Violation(
@@ -101,7 +108,7 @@ def _why_unjustified(evidence: Evidence, append: Append) -> tuple[Rule, str] | N
     """Return why an error was not due, None if it was."""
     rule, reason = Rule.UNEXPECTED_ERROR, None
     match append.outcome:
-        case Refused(reason=refusal) if not append.invalid:
+        case Refused(reason=refusal) if not (append.invalid or append.assigned):
             reason = f"was refused: {refusal}"
         case Conflicted() as conflict:
             rule = Rule.UNJUSTIFIED_CONFLICT

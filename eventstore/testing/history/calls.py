@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from eventstore.checkpoint import Checkpoint
 from eventstore.errors import (
     BatchTooLargeError,
     CheckpointError,
@@ -16,17 +17,21 @@ from eventstore.errors import (
     DuplicateEventError,
     InvalidEventError,
     InvalidQueryError,
+    LogReplacedError,
+    StoreClosedError,
     StoreUnavailableError,
     VersionConflictError,
 )
 from eventstore.event import Entity, Event
 from eventstore.query import AppendCondition, EventQuery
 from eventstore.store import EventStore
+from eventstore.testing.history.evidence import position_after
 from eventstore.testing.history.recording import (
     Answer,
     Append,
     Asked,
     BeyondHead,
+    Closed,
     ConditionFailed,
     Conflicted,
     Duplicate,
@@ -34,9 +39,11 @@ from eventstore.testing.history.recording import (
     Lookup,
     Outcome,
     Read,
+    Reason,
     Receipt,
     Recorder,
     Refused,
+    Replaced,
     Stored,
     Unavailable,
     Unexpected,
@@ -74,6 +81,10 @@ class Calls:
         """The highest sequence that this worker has seen."""
         self.unsettled: list[AppendCall] = []
         """Appends of which nobody knows whether they were stored."""
+        self.is_over = False
+        """The store was closed, or its log replaced: no call can succeed any more."""
+        self.lost_position = False
+        """The log does not hold what this worker has seen: it was put back to an older state."""
         self._recorder = recorder
         self._worker = worker
         self._appends = 0
@@ -92,6 +103,7 @@ class Calls:
             expected=list(call.expected.items()),
             condition=call.condition,
             invalid=call.invalid,
+            assigned=any(event.sequence for event in call.events),
         )
         self._recorder.write(intent)
         events, outcome = self._outcome(call)
@@ -104,6 +116,9 @@ class Calls:
             if outcome.may_have_written:
                 self.unsettled.append(call)
             time.sleep(BREATH)
+        self.is_over |= isinstance(outcome, (Closed, Replaced))
+        if isinstance(outcome, BeyondHead):  # on purpose, where it was never near the head
+            self.lost_position |= position_after(call.condition) <= self.head
         self._saw(events)
         return events or None
 
@@ -125,8 +140,12 @@ class Calls:
             return (), ConditionFailed(error.sequence)
         except DuplicateEventError as error:
             return (), Duplicate(error.event_id)
+        except LogReplacedError:
+            return (), Replaced()
         except CheckpointError:
             return (), BeyondHead()
+        except StoreClosedError:
+            return (), Closed()
         except (InvalidEventError, InvalidQueryError, BatchTooLargeError) as error:
             return (), Refused(_text(error))
         except StoreUnavailableError as error:
@@ -135,7 +154,11 @@ class Calls:
             return (), Unexpected(_text(error))
 
     def read(
-        self, what: str, query: EventQuery, call: Callable[[], Iterable[Event]]
+        self,
+        what: str,
+        query: EventQuery,
+        call: Callable[[], Iterable[Event]],
+        position: int | Checkpoint | None = None,
     ) -> list[Event]:
         """Read events, and return them; ``query`` says which they must be."""
         began = _now()
@@ -145,7 +168,7 @@ class Calls:
             ended = _now()
             events.extend(stream)
         except Exception as error:  # noqa: BLE001  # whatever it is, it goes into the record
-            self._failed(what, began, error)
+            self._failed(what, began, error, position)
             return []
         sequences = [event.sequence for event in events]
         self._recorder.write(
@@ -158,22 +181,37 @@ class Calls:
                 count=len(events),
                 runs=runs_of(sequences),
                 digest=added_up(map(digest_of, events)),
+                position=position,
             )
         )
         self._saw(events)
         return events
 
-    def count(self, what: str, query: EventQuery, call: Callable[[], int]) -> int | None:
+    def count(
+        self,
+        what: str,
+        query: EventQuery,
+        call: Callable[[], int],
+        position: int | Checkpoint | None = None,
+    ) -> int | None:
         """Ask how many events there are; ``query`` says of which."""
         began = _now()
         try:
             count = call()
         except Exception as error:  # noqa: BLE001  # whatever it is, it goes into the record
-            self._failed(what, began, error)
+            self._failed(what, began, error, position)
             return None
         ended = _now()
         self._recorder.write(
-            Read(worker=self._worker, what=what, began=began, ended=ended, query=query, count=count)
+            Read(
+                worker=self._worker,
+                what=what,
+                began=began,
+                ended=ended,
+                query=query,
+                count=count,
+                position=position,
+            )
         )
         return count
 
@@ -195,10 +233,16 @@ class Calls:
         found = None if event is None else Receipt.of(event)
         self._recorder.write(Lookup(self._worker, what, began, ended, event_id, tenant_id, found))
 
-    def _failed(self, what: str, began: int, error: Exception) -> None:
-        unavailable = isinstance(error, StoreUnavailableError)
-        self._recorder.write(Failure(self._worker, what, began, _now(), _text(error), unavailable))
-        if unavailable:
+    def _failed(
+        self, what: str, began: int, error: Exception, position: int | Checkpoint | None = None
+    ) -> None:
+        reason = _reason_of(error, position)
+        self._recorder.write(
+            Failure(self._worker, what, began, _now(), _text(error), reason, position)
+        )
+        self.is_over |= reason in (Reason.CLOSED, Reason.REPLACED)
+        self.lost_position |= reason is Reason.POSITION
+        if reason is Reason.UNAVAILABLE:
             time.sleep(BREATH)
 
     def _saw(self, events: Sequence[Event]) -> None:
@@ -207,3 +251,16 @@ class Calls:
 
 def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def _reason_of(error: Exception, position: int | Checkpoint | None) -> Reason:
+    match error:
+        case StoreUnavailableError():
+            return Reason.UNAVAILABLE
+        case StoreClosedError():
+            return Reason.CLOSED
+        case LogReplacedError():
+            return Reason.REPLACED
+        case CheckpointError() if position is not None:
+            return Reason.POSITION
+    return Reason.UNEXPECTED

@@ -8,13 +8,13 @@ all up to there, and a later append stands above.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from eventstore.testing.history.answer_checks import check_answer
-from eventstore.testing.history.evidence import Evidence, name_of
+from eventstore.testing.history.evidence import Evidence
 from eventstore.testing.history.log_checks import check_batches_in_log, check_log
-from eventstore.testing.history.read_checks import check_lookup, check_read
+from eventstore.testing.history.read_checks import check_failure, check_lookup, check_read
 from eventstore.testing.history.recording import History
 from eventstore.testing.history.violations import Rule, Violation
 
@@ -23,9 +23,14 @@ MOST_PER_RULE: Final = 20
 
 def check(history: History) -> list[Violation]:
     """Return what the history breaks, at most twenty of a rule; nothing, if all is well."""
+    return the_first_of_each(_violations(Evidence(history)))
+
+
+def the_first_of_each(violations: Iterable[Violation]) -> list[Violation]:
+    """Return at most twenty violations of a rule."""
     seen: Counter[Rule] = Counter()
     kept = []
-    for violation in _violations(Evidence(history)):
+    for violation in violations:
         seen[violation.rule] += 1
         if seen[violation.rule] <= MOST_PER_RULE:
             kept.append(violation)
@@ -42,5 +47,4 @@ def _violations(evidence: Evidence) -> Iterator[Violation]:
     for lookup in evidence.lookups:
         yield from check_lookup(evidence, lookup)
     for failure in evidence.failures:
-        if not failure.unavailable:
-            yield Violation(Rule.UNEXPECTED_ERROR, f"{name_of(failure)} raised {failure.error}")
+        yield from check_failure(evidence, failure)

@@ -38,6 +38,7 @@ class Evidence:
         self.failures = [op for op in history.operations if isinstance(op, Failure)]
         self.acknowledged = Known(self._heads_acknowledged())
         self.shown = Known(self._heads_shown())
+        self.possible = Known(self._heads_possible())
 
     def _heads_acknowledged(self) -> dict[int, int]:
         facts: dict[int, int] = {}
@@ -47,8 +48,16 @@ class Evidence:
                 _keep(facts, append.ended, self.log.whole_batch(last))
         return facts
 
+    def _heads_possible(self) -> dict[int, int]:
+        """Return the highest sequence that calls begun by a time may have brought about."""
+        facts = {-1: self.history.start}
+        for append in self.appends:
+            at = [self.sequence_of(asked) or 0 for asked in append.events]
+            _keep(facts, append.began, self.log.whole_batch(max(at, default=0)))
+        return facts
+
     def _heads_shown(self) -> dict[int, int]:
-        facts: dict[int, int] = {}
+        facts = {-1: self.history.start}
         for read in self.reads:
             _keep(facts, read.ended, self.log.whole_batch(self.highest_shown(read)))
         for lookup in self.lookups:
@@ -83,6 +92,17 @@ class Evidence:
     def known_before(self, time: int) -> int:
         """Return the head that was known when ``time`` came."""
         return max(self.acknowledged.before(time), self.shown.before(time))
+
+    def holds(self, position: Checkpoint) -> bool:
+        """Return whether the event that a checkpoint names stands where it says."""
+        entry = self.log.entries.get(position.sequence)
+        return position.sequence == 0 or (
+            entry is not None and entry.event.event_id == position.event_id
+        )
+
+    def may_find_it_replaced(self, ended: int) -> bool:
+        """Return whether a call that ended then may find another log than was opened."""
+        return self.history.replaced is not None and self.history.replaced <= ended
 
     def sequence_of(self, asked: Asked) -> int | None:
         """Return where an event stands in the log, None if it does not."""

@@ -5,14 +5,25 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 
+from eventstore.checkpoint import Checkpoint
 from eventstore.testing.history.evidence import Evidence, name_of
-from eventstore.testing.history.recording import Lookup, Read, added_up, sequences_of
+from eventstore.testing.history.recording import (
+    Failure,
+    Lookup,
+    Read,
+    Reason,
+    added_up,
+    sequences_of,
+)
 from eventstore.testing.history.violations import Rule, Violation
 
 
 def check_read(evidence: Evidence, read: Read) -> Iterator[Violation]:
     """Yield what is wrong with what a read saw."""
     query, name = read.query, name_of(read)
+    if (passed := _why_not_from(evidence, read)) is not None:
+        yield Violation(Rule.POSITION_PASSED, f"{name} went on from {passed}")
+        return
     matching = evidence.log.matching(query)
     start = evidence.first_position(query)
     reached = start + read.count
@@ -46,6 +57,41 @@ def check_read(evidence: Evidence, read: Read) -> Iterator[Violation]:
         yield Violation(
             Rule.TORN_READ, f"{name} saw {matching[reached - 1]} but not {missing}, of one batch"
         )
+
+
+def _why_not_from(evidence: Evidence, read: Read) -> str | None:
+    """Return why the position of a read should have been refused, None if rightly taken."""
+    match read.position:
+        case Checkpoint() as position if not evidence.holds(position):
+            return f"{position}, where the log holds another event or none"
+        case int(position) if position > evidence.possible.before(read.ended):
+            return f"{position}, which the head had not reached"
+    return None
+
+
+def check_failure(evidence: Evidence, failure: Failure) -> Iterator[Violation]:
+    """Yield what is wrong with a read that raised."""
+    name = f"{name_of(failure)} raised {failure.error}"
+    match failure.reason:
+        case Reason.POSITION if _was_held(evidence, failure):
+            yield Violation(Rule.POSITION_REFUSED, f"{name}, but {failure.position} is held")
+        case Reason.CLOSED if failure.worker not in evidence.history.closed:
+            yield Violation(Rule.UNEXPECTED_ERROR, f"{name}, but nobody closed it")
+        case Reason.REPLACED if not evidence.may_find_it_replaced(failure.ended):
+            yield Violation(Rule.UNEXPECTED_ERROR, f"{name}, but nobody replaced it")
+        case Reason.UNEXPECTED:
+            yield Violation(Rule.UNEXPECTED_ERROR, name)
+
+
+def _was_held(evidence: Evidence, failure: Failure) -> bool:
+    """Return whether the log held a position before the read that refused it began."""
+    known = evidence.known_before(failure.began)
+    match failure.position:
+        case Checkpoint(sequence=sequence) as position:
+            return sequence <= known and evidence.holds(position)
+        case int(sequence):
+            return sequence <= known
+    return False
 
 
 def _wrong_events(

@@ -8,6 +8,7 @@ it. Times are nanoseconds of ``time.monotonic_ns``, which the processes of one m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from enum import Enum
 from hashlib import blake2b
 from pathlib import Path
 from sys import intern
@@ -16,10 +17,13 @@ from uuid import UUID
 
 import msgspec
 
+from eventstore.checkpoint import Checkpoint
 from eventstore.event import Entity, Event
 from eventstore.query import AppendCondition, EventQuery
 
 DIGEST_MASK: Final = 2**63 - 1
+NOBODY: Final = -1
+"""In place of a worker, where the whole log was read to check it."""
 _NO_PAYLOAD: Final[dict[str, Any]] = {}
 
 
@@ -114,6 +118,14 @@ class Unavailable(msgspec.Struct, frozen=True, tag=True):
     may_have_written: bool
 
 
+class Closed(msgspec.Struct, frozen=True, tag=True):
+    """An append raised StoreClosedError."""
+
+
+class Replaced(msgspec.Struct, frozen=True, tag=True):
+    """An append raised LogReplacedError."""
+
+
 class Unexpected(msgspec.Struct, frozen=True, tag=True):
     """An append raised what it must not."""
 
@@ -128,6 +140,8 @@ Outcome = (
     | BeyondHead
     | Refused
     | Unavailable
+    | Closed
+    | Replaced
     | Unexpected
 )
 
@@ -146,6 +160,8 @@ class Append(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     condition: AppendCondition | None = None
     invalid: bool = False
     """Wrong on purpose: it must be refused."""
+    assigned: bool = False
+    """Some of its events carry a sequence: it is a repeat, or to be refused."""
     ended: int | None = None
     outcome: Outcome | None = None
     """None: nobody knows, as with ``Unavailable(may_have_written=True)``."""
@@ -188,6 +204,8 @@ class Read(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     only the count is known."""
     digest: int | None = None
     """The digests of the events seen, added up; None where they were not seen."""
+    position: int | Checkpoint | None = None
+    """Where it goes on from; None where it names no position, but filters at most."""
 
 
 class Lookup(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -202,7 +220,21 @@ class Lookup(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     found: Receipt | None = None
 
 
-class Failure(msgspec.Struct, frozen=True, tag=True):
+class Reason(Enum):
+    """Why a read raised."""
+
+    UNAVAILABLE = "unavailable"
+    """StoreUnavailableError, as it may be while an engine is down."""
+    CLOSED = "closed"
+    """StoreClosedError."""
+    REPLACED = "replaced"
+    """LogReplacedError."""
+    POSITION = "position"
+    """CheckpointError, for the position that it goes on from."""
+    UNEXPECTED = "unexpected"
+
+
+class Failure(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
     """A read raised."""
 
     worker: int
@@ -210,8 +242,9 @@ class Failure(msgspec.Struct, frozen=True, tag=True):
     began: int
     ended: int
     error: str
-    unavailable: bool
-    """It was StoreUnavailableError, as it may be while an engine is down."""
+    reason: Reason
+    position: int | Checkpoint | None = None
+    """Where it was to go on from."""
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -248,6 +281,10 @@ class History(msgspec.Struct, frozen=True):
     """The whole of it, as read in the end."""
     start: int = 0
     """The head before the first operation."""
+    closed: frozenset[int] = frozenset()
+    """Workers whose store was closed under them."""
+    replaced: int | None = None
+    """From when on a call may find that another log took the place of the one it opened."""
 
 
 def added_up(digests: Iterable[int]) -> int:

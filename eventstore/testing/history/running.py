@@ -22,9 +22,11 @@ from eventstore.registry import open_store
 from eventstore.store import EventStore
 from eventstore.testing.history.calls import Calls
 from eventstore.testing.history.recording import (
+    NOBODY,
     Failure,
     History,
     LogEntry,
+    Reason,
     Recorder,
     load_operations,
 )
@@ -84,21 +86,23 @@ def run_history(
                 _run_processes(job, workers, disturb)
             else:
                 _run_threads(job, store, range(workers * job.threads), disturb)
-            log, failure = _final_log(store)
+            log, failure = read_log(store)
         finally:
             store.close()
         return History([*load_operations(job.directory), *failure], log, start)
 
 
-def _final_log(store: EventStore) -> tuple[list[LogEntry], list[Failure]]:
-    """Return the log, as far as it can be read, and what stands against the rest."""
+def read_log(store: EventStore) -> tuple[list[LogEntry], list[Failure]]:
+    """Return the whole log, as far as it can be read, and what stands against the rest."""
     log: list[LogEntry] = []
     began = time.monotonic_ns()
     try:
         log.extend(map(LogEntry.of, store.get_events()))
     except CorruptLogError as error:
         ended = time.monotonic_ns()
-        return log, [Failure(-1, "the final read", began, ended, str(error), unavailable=False)]
+        return log, [
+            Failure(NOBODY, "a read of the whole log", began, ended, str(error), Reason.UNEXPECTED)
+        ]
     return log, []
 
 

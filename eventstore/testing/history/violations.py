@@ -33,6 +33,11 @@ class Rule(Enum):
     REFUSED_BUT_STORED = "G7", "what was refused is not in the log"
     LOST_EVENT = "G8", "what was acknowledged, or seen, is in the log"
     BAD_INPUT_STORED = "G11", "an invalid event is refused"
+    UNREADABLE = "G2", "the whole log can be read"
+    POSITION_PASSED = "G12", "a position that the log does not hold is refused"
+    POSITION_REFUSED = "G12", "a position that the log holds is taken"
+    HUNG = "G12", "a call ends in time"
+    NO_RECOVERY = "G12", "once a fault is over, appends are acknowledged again"
     UNEXPECTED_ERROR = "G12", "a call returns or raises as documented"
 
     @property

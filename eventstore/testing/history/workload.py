@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from random import Random
 from typing import Any, Final
 from uuid import UUID
 
 from eventstore.checkpoint import Checkpoint
+from eventstore.errors import StoreClosedError
 from eventstore.event import Entity, Event
 from eventstore.query import AppendCondition, EventQuery
 from eventstore.testing.history.calls import AppendCall, Calls
@@ -79,7 +81,16 @@ class Workload:
 
     def step(self) -> None:
         """Do one thing."""
+        if self._calls.lost_position:
+            self._start_over()
         self._random.choices(self._actions, self._weights)[0]()
+
+    def _start_over(self) -> None:
+        """Forget what was seen of a log that does not hold it any more."""
+        self._position = 0
+        self._recent.clear()
+        self._calls.head = 0
+        self._calls.lost_position = False
 
     # --- Events
 
@@ -232,6 +243,7 @@ class Workload:
             "get_events_since",
             EventQuery(from_sequence=number, limit=limit),
             lambda: self._store.get_events_since(position, limit),
+            position,
         )
 
     def _tail_by_number(self) -> None:
@@ -245,7 +257,8 @@ class Workload:
     def _tail_by_checkpoint(self) -> None:
         events = self._read_since(self._position, self._random.choice([1, 10, 100, 1000]))
         if events:
-            self._position = self._store.checkpoint(events[-1])
+            with suppress(StoreClosedError):  # the next call will record it
+                self._position = self._store.checkpoint(events[-1])
 
     def _query(self) -> None:
         event = self._event()
@@ -302,6 +315,7 @@ class Workload:
             "wait_for_events",
             query.replace(from_sequence=head, limit=1),
             lambda: int(self._store.wait_for_events(head, WAIT, query)),
+            position=head,
         )
 
     def _version_of(self, entity: Entity) -> int:

@@ -1,0 +1,198 @@
+"""A database that is put back to an older copy, or a log that is made anew, under an open store."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+
+from eventstore import (
+    EventStore,
+    LogReplacedError,
+    StoreUnavailableError,
+    drop_namespace,
+    open_store,
+)
+from eventstore.testing.conformance.base import assert_log_is_sound, note, notes
+from eventstore.testing.servers.mongodb import MongoServer
+
+KEPT, LOST = 40, 20
+
+
+def before_insert(store: EventStore, what: Callable[[], object]) -> None:
+    """Call ``what`` before the next insert of ``store``, once everything was looked up."""
+    appender: Any = store._log.backend._appender  # type: ignore[attr-defined]
+    put = appender._put
+
+    def held(documents: Any) -> None:
+        appender._put = put
+        what()
+        put(documents)
+
+    appender._put = held
+
+
+def test_a_restore_while_an_append_waits_leaves_no_gap(
+    start: Callable[[], MongoServer], tmp_path: Path
+) -> None:
+    # Given a copy of the server's files, and a store that has appended since
+    server = start()
+    data = server._data
+    with (
+        open_store(server.url, timeout=30) as store,
+        open_store(server.url, timeout=30) as other,
+        pymongo.MongoClient[Any](server.url) as client,
+    ):
+        store.append_batch(notes(KEPT))
+        server.stop()
+        shutil.copytree(data, tmp_path / "copy")
+        server.start()
+        for _ in range(LOST):
+            store.append(note())
+
+        # When the copy is put back between the store's look at the tail and its insert
+        def restore() -> None:
+            server.kill()
+            shutil.rmtree(data)
+            shutil.copytree(tmp_path / "copy", data)
+            server.start()
+            store._log.backend._client.admin.command("ping")  # type: ignore[attr-defined]
+
+        before_insert(store, restore)
+        recorded = store.append(note("after"))
+
+        # Then the append follows what is there, for this and every other store
+        assert recorded.sequence == KEPT + 1
+        assert other.append(note("other")).sequence == KEPT + 2
+        assert len(assert_log_is_sound(store)) == KEPT + 2
+        assert (
+            client["eventstore"]["eventstore.commits"].count_documents({"last": {"$gt": 42}}) == 0
+        )
+
+
+def test_an_insert_after_a_gap_is_taken_back_though_the_first_answer_is_lost(url: str) -> None:
+    with open_store(url, namespace="rewound") as store:
+        backend: Any = store._log.backend
+        store.append_batch(notes(3))
+        store.append(note())
+        delete = backend._commits.delete_one
+        asked: list[Any] = []
+
+        class Failing:
+            """The collection, whose first answer to a delete is lost."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(backend._commits, name)
+
+            def delete_one(self, query: Any) -> Any:
+                asked.append(query)
+                delete(query)
+                if len(asked) == 1:
+                    raise pymongo.errors.AutoReconnect("lost")
+
+        backend._appender._commits = Failing()
+        backend._appender._trusted = -1.0
+
+        before_insert(store, lambda: backend._commits.delete_many({"_id": {"$gt": 1}}))
+        recorded = store.append(note())
+
+        assert len(asked) == 2
+        assert recorded.sequence == 4
+        assert len(assert_log_is_sound(store)) == 4
+    drop_namespace(url, namespace="rewound")
+
+
+def test_an_appender_waits_where_another_has_left_a_gap(url: str) -> None:
+    with open_store(url, namespace="gap", timeout=0.5, retries=0) as store:
+        store.append_batch(notes(3))
+        backend: Any = store._log.backend
+        orphan = {**backend._commits.find_one({"_id": 1}), "_id": 62, "last": 64}
+        orphan["token"] = b"of the other"
+        backend._commits.insert_one(orphan)
+        with open_store(url, namespace="gap", timeout=20) as fresh:
+            tail = fresh._log.backend._reader.tail  # type: ignore[attr-defined]
+
+            def take_back() -> Any:
+                found = tail()
+                backend._commits.delete_one({"_id": 62})
+                return found
+
+            fresh._log.backend._reader.tail = take_back  # type: ignore[attr-defined]
+            assert fresh.append(note()).sequence == 4
+        assert len(assert_log_is_sound(store)) == 4
+    drop_namespace(url, namespace="gap")
+
+
+def test_a_log_made_anew_while_an_append_waits_is_left_alone(url: str) -> None:
+    with open_store(url, namespace="anew") as store:
+        store.append_batch(notes(3))
+
+        def make_anew() -> None:
+            drop_namespace(url, namespace="anew")
+            with open_store(url, namespace="anew") as anew:
+                anew.append_batch(notes(3))
+
+        before_insert(store, make_anew)
+        with pytest.raises(LogReplacedError):
+            store.append(note())
+        with open_store(url, namespace="anew") as anew:
+            assert len(assert_log_is_sound(anew)) == 3
+    drop_namespace(url, namespace="anew")
+
+
+def test_the_first_append_of_all_into_a_log_made_anew_is_refused(url: str) -> None:
+    with open_store(url, namespace="first") as store:
+        assert store.get_current_sequence() == 0
+
+        def make_anew() -> None:
+            drop_namespace(url, namespace="first")
+            open_store(url, namespace="first").close()
+
+        before_insert(store, make_anew)
+        with pytest.raises(LogReplacedError):
+            store.append(note())
+        with open_store(url, namespace="first") as anew:
+            assert anew.get_current_sequence() == 0
+    drop_namespace(url, namespace="first")
+
+
+def test_a_log_that_was_dropped_is_told(url: str) -> None:
+    with open_store(url, namespace="dropped") as store:
+        store.append_batch(notes(3))
+        drop_namespace(url, namespace="dropped")
+        for call in (store.get_current_sequence, lambda: store.append(note()), store.checkpoint):
+            with pytest.raises(LogReplacedError, match="open it anew"):
+                call()
+
+
+def test_a_join_of_a_log_made_anew_is_refused(server: MongoServer, namespace: str) -> None:
+    with (
+        open_store(server.url, namespace=namespace) as store,
+        pymongo.MongoClient[Any](server.url) as client,
+        client.start_session() as session,
+    ):
+        store.append(note())
+        drop_namespace(server.url, namespace=namespace)
+        with open_store(server.url, namespace=namespace) as anew:
+            with session.start_transaction():
+                with pytest.raises(LogReplacedError):
+                    store.append(note(), connection=session)
+                session.abort_transaction()
+            assert anew.get_current_sequence() == 0
+
+
+def test_a_log_that_is_only_out_of_reach_is_not_called_replaced(
+    start: Callable[[], MongoServer],
+) -> None:
+    server = start()
+    with open_store(server.url, timeout=0.5, retries=0) as store:
+        store.append(note())
+        server.stop()
+        with pytest.raises(StoreUnavailableError):
+            store.get_current_sequence()
+        server.start()
+        assert store.get_current_sequence() == 1
