@@ -355,6 +355,7 @@ def _check_stands(log: Log, checkpoint: Checkpoint, what: str, tenant_id: str | 
     if not found and tenant_id is None:
         raise CorruptLogError(f"the event at sequence {after} is missing from the log")
     if not _stands_first(checkpoint, found):
+        log.head()  # a log made anew under an open store holds other events, too
         whose = "" if tenant_id is None else f" of the tenant {tenant_id!r}"
         raise CheckpointError(
             f"{what}: the event {checkpoint.event_id} does not stand at sequence {after}{whose}:"

@@ -29,6 +29,7 @@ from eventstore.commit import (
 from eventstore.encoding import from_microseconds, to_microseconds
 from eventstore.errors import LogReplacedError
 from eventstore.event import Entity, Event
+from eventstore_sqlite.faults import is_busy, while_busy
 from eventstore_sqlite.rows import events_of
 from eventstore_sqlite.statements import SEGMENT, Statement, Statements, insertion, parts
 
@@ -40,6 +41,9 @@ _CHUNK: Final = 300
 """Rows of values in one statement: far from SQLite's limits."""
 
 _TOGETHER: Final = 10
+
+_ANY_CALL: Final = 60.0
+"""Seconds that a read waits for a lock where no call of a store's tells how long it may."""
 
 _encode_tags = msgspec.json.Encoder().encode
 
@@ -124,7 +128,12 @@ def find_events(
 
 def rows(cursor: sqlite3.Cursor, statement: Statement) -> list[tuple[Any, ...]]:
     """Return all rows. (Rows left in a cursor would hold the database's present state.)"""
-    return cursor.execute(*statement).fetchall()
+    try:
+        return cursor.execute(*statement).fetchall()
+    except sqlite3.OperationalError as error:
+        if not is_busy(error) or cursor.connection.in_transaction:
+            raise
+        return while_busy(lambda: cursor.execute(*statement).fetchall(), _ANY_CALL)
 
 
 def _match(cursor: sqlite3.Cursor, sql: Statements, batch: Batch, head: int) -> int:

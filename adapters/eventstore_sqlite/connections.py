@@ -23,10 +23,10 @@ import logging
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic, time_ns
 from typing import Final
 
 from eventstore.deadline import deadline, time_left
@@ -45,6 +45,8 @@ logger: Final = logging.getLogger("eventstore")
 
 _LONG_WAL: Final = 4000
 """Frames (pages) in the write-ahead log after which it is checkpointed."""
+_CHECKED: Final = 0.005
+"""Seconds for which reads take the file at the path for the same."""
 _COARSE: Final = 50_000_000
 """Nanoseconds between two changes of a file that surely show in its time."""
 _IDLE: Final = 8
@@ -78,6 +80,7 @@ class Connections:
         self._synchronous = synchronous
         self._create = create
         self._file: tuple[int, int] | None = None
+        self._next_check = 0.0
         self._checked_wal = b"", _LONG_WAL
         self._closed = False
         self._unusable = ""
@@ -99,13 +102,7 @@ class Connections:
     def reading(self) -> Iterator[sqlite3.Cursor]:
         """Lend a connection for statements that each read by themselves."""
         with translated(self.name, self._timeout), self._lent(self._readers) as cursor:
-            left = time_left(self._timeout)
-            if left > 0.9 * self._timeout:
-                yield cursor
-                return
-            cursor.execute(f"PRAGMA busy_timeout = {int(left * 1000)}")
             yield cursor
-            cursor.execute(f"PRAGMA busy_timeout = {int(self._timeout * 1000)}")
 
     @contextmanager
     def writing(self, timeout: float) -> Iterator[sqlite3.Cursor]:
@@ -155,9 +152,8 @@ class Connections:
                 if pool:
                     loan.cursor = pool.pop()
             if loan.cursor is None:
-                # The writer waits for locks by itself (take_lock).
-                loan.cursor = self._connect(0 if pool is self._writers else self._timeout)
-            else:
+                loan.cursor = self._connect()
+            elif pool is self._writers or monotonic() > self._next_check:
                 self._check_file()
             yield loan.cursor
             keep = True
@@ -198,7 +194,7 @@ class Connections:
 
     # --- Opening one
 
-    def _connect(self, busy_timeout: float) -> sqlite3.Cursor:
+    def _connect(self) -> sqlite3.Cursor:
         if self.path is None:
             return _open(":memory:")
         if self._file is None and self._create:
@@ -209,7 +205,6 @@ class Connections:
         try:
             take_lock(lambda: self._set_up(cursor), self.name, self._timeout)
             self._check_file()
-            cursor.execute(f"PRAGMA busy_timeout = {int(busy_timeout * 1000)}")
         except BaseException:
             _close(cursor)
             raise
@@ -236,7 +231,8 @@ class Connections:
     def _check_file(self) -> None:
         """Raise unless the path still names the file that was opened at first.
 
-        A pooled connection would go on with the old one. (A look costs some 1.5 µs.)
+        A pooled connection would go on with the old one. A look costs half of what it costs to
+        read the head, so reads share one for a few milliseconds.
         """
         if self.path is None:
             return
@@ -253,6 +249,7 @@ class Connections:
             raise LogReplacedError(
                 f"{self.name}: was replaced by another file while this store was open; open it anew"
             )
+        self._next_check = monotonic() + _CHECKED
 
     def _check_not_inherited(self) -> None:
         if self._file is not None and forks.is_inherited(self._file):
@@ -302,7 +299,7 @@ class Connections:
             found = os.stat(self._wal)  # noqa: PTH116 - many times a second
         except OSError:
             return None
-        if -_COARSE < time.time_ns() - found.st_mtime_ns < _COARSE:
+        if -_COARSE < time_ns() - found.st_mtime_ns < _COARSE:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
 
@@ -381,7 +378,7 @@ def _open(database: str) -> sqlite3.Cursor:
     return sqlite3.connect(
         database,
         uri=True,
-        timeout=0,
+        timeout=0,  # who waits for a lock does so by the call's deadline (faults)
         isolation_level=None,
         check_same_thread=False,
         cached_statements=256,

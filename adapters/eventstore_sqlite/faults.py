@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Final
+from typing import Final, TypeVar
 
 from eventstore.deadline import time_left
 from eventstore.errors import (
@@ -21,6 +21,8 @@ from eventstore.errors import (
     LogReplacedError,
     StoreUnavailableError,
 )
+
+_T = TypeVar("_T")
 
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _SCARCE: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EIO}
@@ -52,23 +54,31 @@ def _code(error: BaseException) -> int:
 
 
 def take_lock(attempt: Callable[[], object], name: str, timeout: float) -> None:
-    """Call ``attempt`` until the database is not busy, or the call's time is up.
-
-    Like SQLite's own busy handler, but with shorter naps, and Ctrl-C ends it.
-    """
+    """Call ``attempt`` until the database is not busy, or the call's time is up."""
     began = monotonic()
-    end = began + time_left(timeout)
+    try:
+        while_busy(attempt, timeout)
+    except sqlite3.OperationalError as error:
+        if not is_busy(error) or is_stale(error):
+            raise
+        raise locked(name, timeout, monotonic() - began) from error
+
+
+def while_busy(attempt: Callable[[], _T], timeout: float) -> _T:
+    """Return what ``attempt`` returns, called again while the database is busy.
+
+    Like SQLite's own busy handler, but with shorter naps, and Ctrl-C ends it. Raises SQLite's
+    error once ``timeout`` seconds, or those that the call has left, are over.
+    """
+    end = monotonic() + time_left(timeout)
     nap = 0.0005
     while True:
         try:
-            attempt()
-            return
+            return attempt()
         except sqlite3.OperationalError as error:
-            if not is_busy(error) or is_stale(error):
-                raise
             left = end - monotonic()
-            if left <= 0:
-                raise locked(name, timeout, monotonic() - began) from error
+            if not is_busy(error) or is_stale(error) or left <= 0:
+                raise
         sleep(min(left, nap * random.random()))  # noqa: S311 - so that waiters do not march in step
         nap = min(nap * 1.5, 0.005)
 
