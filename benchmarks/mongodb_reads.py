@@ -154,9 +154,11 @@ def filled(store: EventStore, driver: Driver, events: int, size: int) -> float:
 
 def table(url: str, events: int, sizes: list[int]) -> Iterator[str]:
     """Yield the lines of the table."""
-    yield "| commits of | append, by the driver's | " + " | ".join(
-        f"{name}, ms" for name in ("entity", "by tag", "time window", "count by tag")
-    ) + " |"
+    yield (
+        "| commits of | append, by the driver's | "
+        + " | ".join(f"{name}, ms" for name in ("entity", "by tag", "time window", "count by tag"))
+        + " |"
+    )
     yield "| --- " * 6 + "|"
     for size in sizes:
         with ExitStack() as stack:
