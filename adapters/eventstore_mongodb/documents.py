@@ -72,6 +72,8 @@ ONLY_TOKEN: Final[Projection] = {"token": 1}
 END: Final = "end"
 """The field by which documents with events are in order: parts have no ``last``."""
 
+OF_PARTS: Final = "part"
+"""The key of every part."""
 NEW: Final = "new"
 """The key of an entity's first event; followed by a type, of that type."""
 
@@ -216,17 +218,14 @@ def commit_of(accepted: Sequence[Accepted], token: bytes, log_format: int) -> Wr
             strict=True,
         )
     ]
+    for part in parts:
+        part["keys"].append(OF_PARTS)
     return Written(parts, commit)
 
 
 def part_ids(commit: int, token: bytes, count: int) -> list[str]:
-    """Return the ``_id`` of each part of a commit; they are in the order of commits."""
-    return [f"{place_of(commit)}/{token.hex()}/{number:04x}" for number in range(count)]
-
-
-def place_of(commit: int) -> str:
-    """Return how the ``_id`` of a commit's parts begins."""
-    return f"{commit:016x}"
+    """Return the ``_id`` of each part of a commit."""
+    return [f"{commit:016x}/{token.hex()}/{number:04x}" for number in range(count)]
 
 
 def _events_of(

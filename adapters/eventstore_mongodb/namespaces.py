@@ -31,7 +31,7 @@ class About(NamedTuple):
     log_id: str
     log_format: int
     swept: int = 0
-    """Up to which commit parts that are no commit's were looked for."""
+    """Up to which sequence parts that are no commit's were looked for."""
 
 
 class Namespace:

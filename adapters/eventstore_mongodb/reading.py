@@ -92,6 +92,8 @@ class CommitReader:
         """A sequence, and where the commit that holds it ends."""
         self._cut: tuple[Piece | None, float] = (None, 0.0)
         """In what the last page ended, and when that was."""
+        self._too_wide: Sequence[Mapping[str, Any]] = ()
+        """A range of times that holds too much to be fetched at once."""
         self._places: dict[Entity, tuple[int, int]] = {}
         """Where a page of an entity ended: version and sequence."""
 
@@ -246,9 +248,11 @@ class CommitReader:
         if query.to_sequence is not None:
             up_to = min(up_to, query.to_sequence)
         clause = keys_clause(query)
-        if not clause and (times := time_clauses(query)):
+        if not clause and (times := time_clauses(query)) and times != self._too_wide:
             found = self._few(times)
-            if found is not None:
+            if found is None:
+                self._too_wide = times  # and it stays so, for nothing is ever removed
+            else:
                 found = [piece for piece in found if piece.last > after and piece.first <= up_to]
                 yield from found if ascending else reversed(found)
                 return

@@ -225,7 +225,7 @@ def test_a_log_of_a_newer_format_is_refused(server: MongoServer, database: Any) 
     url = url_of(server, database)
     with open_store(url) as store:
         store.append(note())
-    database["eventstore.meta"].update_one({"_id": "log"}, {"$set": {"format.writer": 2}})
+    database["eventstore.meta"].update_one({"_id": "log"}, {"$set": {"format.writer": 3}})
     with pytest.raises(ConfigurationError, match="newer format"):
         open_store(url)
 
