@@ -9,6 +9,7 @@ a third slower, ``executemany`` in its pipeline half as fast.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from multiprocessing.connection import Connection
@@ -108,8 +109,8 @@ class RawPostgres(Raw):
         return lambda: sum(len(page) for page in self._pages(query, values))
 
     def append(self) -> None:
-        """Write one event over a connection of this thread's own."""
-        self._rows.append_in_thread(self._url)
+        """Write one event over a connection that no other thread uses meanwhile."""
+        self._rows.append(self._url)
 
     def _pages(self, query: str, values: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
         with self._connection.cursor(binary=True) as cursor:
@@ -124,30 +125,31 @@ class RawPostgres(Raw):
 
 
 class _Rows:
-    """Rows for the table, and connections to write them by, a thread each."""
+    """Rows for the table, and connections to write them by: as many as there were ever threads at
+    once, kept for the next ones, so that connecting is in the warm-up alone."""
 
     def __init__(self, numbers: Numbers, first: int) -> None:
         self._numbers = numbers
         self._head = first - 1
         self._versions: dict[tuple[str, ...], int] = {}
         self._lock = threading.Lock()
-        self._local = threading.local()
-        self._opened: list[psycopg.Connection[Any]] = []
+        self._idle: deque[psycopg.Connection[Any]] = deque()
 
     def next(self, size: int) -> list[Row]:
         with self._lock:
             return [self._row(self._head + 1 - place) for place in range(size)]
 
-    def append_in_thread(self, url: str) -> None:
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = connect(url)
-            self._opened.append(connection)
+    def append(self, url: str) -> None:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = connect(url)
         (row,) = self.next(1)
         connection.execute(_INSERT, _encoded(row), prepare=True)
+        self._idle.append(connection)
 
     def close(self) -> None:
-        for connection in self._opened:
+        for connection in self._idle:
             connection.close()
 
     def _row(self, batch_sequence: int) -> Row:
@@ -179,4 +181,4 @@ def inserting(number: int, pipe: Connection, url: str) -> None:
     apart = (number + 1) * 100_000_000
     rows = _Rows(Numbers(apart), apart)
     with closing(rows):
-        turns(pipe, lambda: rows.append_in_thread(url))
+        turns(pipe, lambda: rows.append(url))

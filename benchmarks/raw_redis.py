@@ -119,6 +119,7 @@ class RawRedis(Raw):
     def wake_up(self, samples: int) -> Latencies:
         """Return how long it takes from XADD to the return of an XREAD that waits for it."""
         key = f"{_PREFIX}awaited"
+        self.client.delete(key)
         last = "0-0"
 
         def prepare() -> Step:

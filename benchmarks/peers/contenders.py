@@ -51,7 +51,8 @@ _LOGICBLOCKS: Final = Contender(
     engines=("memory", "postgres"),
     python=(3, 13),
     note="Asynchronous. A lock on the log, its default, keeps the tail whole; appends are not"
-    " idempotent. Its log messages are kept to warnings.",
+    " idempotent. Its append takes one stream, so a batch is one. Its log messages are kept to"
+    " warnings.",
 )
 _STABILIZE: Final = Contender(
     name="stabilize",
@@ -77,7 +78,7 @@ PEERS: Final = (
         engines=("memory", "sqlite", "postgres"),
         note="Asynchronous, over pydantic and SQLAlchemy. Versions are checked; on PostgreSQL"
         " positions are taken at insert, and its feed hides what is not surely committed but"
-        " moves on past it.",
+        " moves on past it. Its append takes one stream, so a batch is one.",
     ),
     _LOGICBLOCKS,
     _STABILIZE,

@@ -119,6 +119,8 @@ def report_on(url: str, name: str, effort: Effort, tell: Tell) -> StoreReport:
             driver=describe_driver(url),
             results=[
                 msgspec.structs.replace(result, busy=busy)
+                if result.rates or result.latencies
+                else result
                 for result, busy in with_load(bench.results())
             ],
         )

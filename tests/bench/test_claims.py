@@ -128,6 +128,44 @@ def test_a_peer_that_loses_events_is_named_as_such() -> None:
     assert "weaker guarantee" in finding.note
 
 
+def test_more_is_claimed_against_the_peer_with_as_strong_a_guarantee() -> None:
+    # Given a meeting of ours with two peers, the faster of which guarantees less
+    meeting = gathering()
+    rates = {OURS.name: 6.0, "stabilize": 4.0, "eventsourcing": 2.0}
+    meeting.matches[0] = Match(
+        workload="batches of 100",
+        unit="events/s",
+        rates={name: Rates((each, each, each)) for name, each in rates.items()},
+        busy=0.4,
+    )
+
+    # When the claims are judged
+    best, rival = findings(meeting)
+
+    # Then ours is to be ahead of the best, and twice as fast as the other, in one moment's load
+    assert (best.claim.against, best.claim.mark) == ("the best peer, stabilize", 1.0)
+    assert (rival.claim.against, rival.claim.mark) == ("eventsourcing", 2.0)
+    assert (best.figure.median, rival.figure.median) == (1.5, 3.0)
+    assert best.busy == rival.busy == 0.4
+
+
+def test_figures_of_a_stand_in_are_told_as_its_own(tmp_path: Path) -> None:
+    # Given figures of an engine whose protocol another product spoke
+    claim = msgspec.structs.replace(CLAIM, engine="mongodb")
+    found = [msgspec.structs.replace(ratio(claim, comparison(6.0)), busy=0.5)]
+    server = "SecantusDB 0.5.3, announced as MongoDB 8.2.11"
+    write(
+        Results(report=REPORT, findings=found, gatherings=[], servers={"mongodb": server}), tmp_path
+    )
+
+    # Then the page and the chart name that product, and the load beside the figure
+    page = (tmp_path / "RESULTS.md").read_text("utf-8")
+    assert f"What is told of MongoDB was measured on {server}." in page
+    assert "| MongoDB (SecantusDB) | batches |" in page
+    assert "0.60 (0.50–0.70) ‡" in page
+    assert "MongoDB (SecantusDB)" in (tmp_path / "charts" / "claims.svg").read_text("utf-8")
+
+
 def test_results_are_written_with_their_charts(tmp_path: Path) -> None:
     found = [ratio(CLAIM, comparison(6.0)), *findings(gathering())]
     results = Results(report=REPORT, findings=found, gatherings=[gathering()])
