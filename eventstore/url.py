@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode
@@ -22,6 +23,8 @@ _SECRET_OPTION: Final = re.compile(
     r"pass|pwd|secret|token|credential|scram|authmechanismproperties|private|api_?key|conninfo",
     re.IGNORECASE,
 )
+_OPTIONS: Final = ("namespace", "create", "durability", "timeout", "retries")
+"""What every store takes."""
 _TRUE: Final = ("true", "1", "yes", "on")
 _FALSE: Final = ("false", "0", "no", "off")
 
@@ -112,13 +115,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def refuse_driver_options(self) -> None:
         """Raise ConfigurationError if any option is left that nobody knows."""
         for name in self.driver_options:
-            # What is no name may be the rest of a password with a '&' in it.
-            known = name if _OPTION_NAME.fullmatch(name) else "url: an option of its query string"
-            raise ConfigurationError(
-                f"{known}: {self.scheme}:// knows no such option; it takes namespace, create,"
-                f" durability, timeout, retries"
-                + "".join(f", {own}" for own in sorted(self.known_options))
-            )
+            raise self.unknown_option(name)
+
+    def unknown_option(self, name: str, of_driver: Collection[str] = ()) -> ConfigurationError:
+        """Return the refusal of an option that nobody knows: not the store, nor its driver, which
+        takes those ``of_driver``."""
+        ours = [*_OPTIONS, *sorted(self.known_options)]
+        # What is no name may be the rest of a password with a '&' in it.
+        shown = name if _OPTION_NAME.fullmatch(name) else "url: an option of its query string"
+        likely = get_close_matches(name.lower(), [*ours, *of_driver], n=1)
+        hint = f"did you mean {likely[0]}?" if likely else f"it takes {', '.join(ours)}"
+        more = " and those of its driver" if of_driver and not likely else ""
+        return ConfigurationError(f"{shown}: {self.scheme}:// knows no such option; {hint}{more}")
 
     def __repr__(self) -> str:
         return f"Settings({self.safe_url!r})"

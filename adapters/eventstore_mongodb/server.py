@@ -16,6 +16,7 @@ import msgspec
 import pymongo
 from bson.errors import BSONError
 from pymongo.client_session import ClientSession
+from pymongo.common import VALIDATORS
 from pymongo.errors import (
     BulkWriteError,
     ConnectionFailure,
@@ -57,6 +58,9 @@ _SETTLED: Final = {
     "readpreference": "primary",
 }
 """Options that are as they are; common URLs carry them, so the same value is welcome."""
+
+_DRIVERS_OPTIONS: Final = frozenset(VALIDATORS)
+"""All that the driver knows, in lower case."""
 
 _INSTEAD: Final = dict.fromkeys(
     (
@@ -127,9 +131,14 @@ def client_options(settings: Settings) -> dict[str, Any]:
                 )
         elif lower == "retrywrites":
             pass  # the store tries again by itself, on servers without retryable writes too
+        elif lower in _INSTEAD:
+            raise ConfigurationError(f"{name}: {_INSTEAD[lower]}")
+        elif lower in _DRIVERS_OPTIONS:
+            raise ConfigurationError(
+                f"{name}: could change what the store guarantees; leave it out"
+            )
         else:
-            why = _INSTEAD.get(lower, "is unknown, or could change what the store guarantees")
-            raise ConfigurationError(f"{name}: {why}")
+            raise settings.unknown_option(name, [*_SETTLED, *_DRIVERS_OPTIONS])
     milliseconds = max(round(time_left(settings.timeout) * 1000), 1)
     options.setdefault("connectTimeoutMS", min(milliseconds, 20_000))
     options.setdefault("appName", "eventstore")

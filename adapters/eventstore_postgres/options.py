@@ -76,11 +76,7 @@ def _check_options(settings: Settings, given: Mapping[str, Any]) -> None:
                 f"{name}: must be primary or read-write, not {value!r:.100}: a standby lags"
             )
         if name not in known:
-            raise ConfigurationError(
-                f"{name}: neither postgresql:// nor libpq knows such an option; there are"
-                " namespace, create, durability, timeout, retries, prepare_threshold, "
-                + ", ".join(sorted(settings.known_options | known - _VOIDING.keys()))
-            )
+            raise settings.unknown_option(name, ["prepare_threshold", *known])
 
 
 def _check_files(given: Mapping[str, str]) -> None:

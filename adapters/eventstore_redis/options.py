@@ -95,10 +95,7 @@ def connection_options(settings: Settings) -> dict[str, Any]:
         if name in _VOIDING:
             raise ConfigurationError(f"{name}: leave it out: {_VOIDING[name]}")
         if name not in known:
-            raise ConfigurationError(
-                f"{name}: {settings.scheme}:// knows no such option; it takes namespace, create,"
-                f" durability, timeout, retries, replicas, {', '.join(known)}"
-            )
+            raise settings.unknown_option(name, known)
         options[name] = known[name](name, value)
     if clustered and options.pop("db", 0):
         raise ConfigurationError("db: a cluster has database 0 alone")
