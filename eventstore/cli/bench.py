@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from eventstore.bench.events import payload_bytes
 from eventstore.bench.machine import describe_machine
-from eventstore.bench.report import Report, as_markdown, rows_of
+from eventstore.bench.report import Report, as_markdown, load_told, rows_of
 from eventstore.bench.running import FULL, QUICK, Effort, StoreReport, report_on
 from eventstore.cli.errors import say
 from eventstore.cli.files import told_of
@@ -89,12 +89,16 @@ def bench(
         stores=_measured(stores, names, effort),
     )
     for store in report.stores:
-        typer.echo(f"{store.name}: {store.server}; {store.durability}; {store.driver}; {store.url}")
+        typer.echo(
+            f"{store.shown}: {store.server}; {store.durability}; {store.driver}; {store.url}"
+        )
     typer.echo(f"{report.machine}; load average {load:.1f}; events of {report.event_bytes} bytes\n")
     print_table(
-        ["workload", *(store.name for store in report.stores)],
+        ["workload", *(store.shown for store in report.stores)],
         [(title, *cells) for title, cells in rows_of(report.stores)],
     )
+    for line in load_told([result.busy for each in report.stores for result in each.results]):
+        typer.echo(line)
     if out is not None:
         _write(report, out)
         typer.echo(f"\n{out / 'report.md'} has it all")
