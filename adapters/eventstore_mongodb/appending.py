@@ -291,8 +291,9 @@ class Appender:
     # --- Writing
 
     def _written(self, accepted: Sequence[Accepted]) -> _Written:
-        parts, commit = commit_of(accepted, os.urandom(12), self._log_format)
-        return _Written([*map(_encoded, parts)], _encoded(commit))
+        token = os.urandom(12)
+        parts, commit = commit_of(accepted, token, self._log_format)
+        return _Written(commit["_id"], token, [*map(_encoded, parts)], _encoded(commit))
 
     def _insert(self, written: _Written, known: _Known, deadline: float) -> bool:
         """Return True once the commit stands after what is known, False where it does not and
@@ -397,21 +398,15 @@ class Appender:
 class _Written(NamedTuple):
     """A commit, encoded."""
 
+    first: int
+    token: bytes
     parts: Sequence[RawBSONDocument]
     """To be written first; none where the commit holds its events itself."""
     commit: RawBSONDocument
 
     @property
-    def first(self) -> int:
-        return int(self.commit["_id"])
-
-    @property
-    def token(self) -> bytes:
-        return bytes(self.commit["token"])
-
-    @property
     def size(self) -> int:
-        return sum(len(document.raw) for document in (*self.parts, self.commit))
+        return len(self.commit.raw) + sum(len(part.raw) for part in self.parts)
 
 
 def _encoded(document: Mapping[str, Any]) -> RawBSONDocument:

@@ -239,7 +239,8 @@ def _events_of(
     events: list[dict[str, Any]] = []
     for draft, sequence, version, batch_sequence in facts:
         versions[entity_key(draft.entity)] = version
-        keys.update(dict.fromkeys(_keys_of(draft, log_format)))
+        for key in _keys_of(draft, log_format):
+            keys[key] = None
         if version == 1:
             keys[NEW] = keys[f"{NEW}:{draft.entity_type}"] = None
         times.append(to_microseconds(draft.timestamp))

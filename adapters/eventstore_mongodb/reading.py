@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import islice
+from itertools import chain, islice
 from time import monotonic
 from typing import Any, Final
 
@@ -352,15 +352,9 @@ class CommitReader:
     def _chain(self, after: int, up_to: int) -> Generator[Piece]:
         """Yield all that holds something above ``after`` and up to ``up_to``, which may be
         beyond the head; end where something is missing."""
-        with closing(self.find({"last": _within(after, up_to)}).sort("last", 1)) as found:
-            while True:
-                document = next(found, None)
-                if document is None and after < up_to:
-                    # The one that holds up_to; or, one by one, what was added meanwhile.
-                    following = self.find({"last": {"$gt": after}}).sort("last", 1).limit(1)
-                    document = next(following, None)
-                if document is None:
-                    return
+        following = self._following(lambda: after, up_to)
+        with closing(self.find({"last": _within(after, up_to)}).sort("last", 1)) as ended:
+            for document in chain(ended, following):
                 reached = after
                 for piece in self._pieces_of(document, after, up_to):
                     if piece.first > after + 1:
@@ -369,6 +363,14 @@ class CommitReader:
                     yield piece
                 if after == reached:
                     return
+
+    def _following(self, reached: Callable[[], int], up_to: int) -> Iterator[Any]:
+        """Yield the commit that holds ``up_to``; or, one by one, what was added meanwhile."""
+        while (after := reached()) < up_to:
+            found = list(self.find({"last": {"$gt": after}}).sort("last", 1).limit(1))
+            if not found:
+                return
+            yield found[0]
 
     def _pieces_of(
         self, document: Any, after: int, up_to: int, *, ascending: bool = True
