@@ -32,7 +32,7 @@ from eventstore_sqlite.appending import (
     find_head,
     rows,
 )
-from eventstore_sqlite.connections import Connections
+from eventstore_sqlite.connections import Connections, Mark
 from eventstore_sqlite.joining import join
 from eventstore_sqlite.reading import count_matches, find_page
 from eventstore_sqlite.rows import events_of
@@ -46,7 +46,7 @@ _LEAST_SQLITE: Final = (3, 34)
 
 _SOON: Final = 0.003
 """Seconds between two looks at a log that grows …"""
-_LATEST: Final = 0.04
+_LATEST: Final = 0.045
 """… and at one that has been idle for long; a look costs less than the nap after it."""
 _BACKING_OFF: Final = 0.002
 """How much longer the nap is for every second of idleness."""
@@ -68,8 +68,9 @@ class SqliteBackend(Backend):
         self._log_id = ""
         self._least_writer = _FORMAT
         self._hopeful = True
-        self._seen = 0, monotonic()
-        """The head that waits have seen, and since when it stands."""
+        self._seen: tuple[int, float, Mark | None] = 0, monotonic(), None
+        """The head at a wait's last look, since when it stands, and the write-ahead log's state
+        before that look. (One value: several threads may wait.)"""
 
     # --- Opening and closing
 
@@ -245,18 +246,16 @@ class SqliteBackend(Backend):
 
     def wait(self, after: int, timeout: float, nap: Callable[[float], None]) -> None:
         end = monotonic() + timeout
-        unchanged = None
         while (left := end - (now := monotonic())) > 0:
             mark = self._connections.quiet_mark()  # before the look, so that nothing is missed
-            if mark is None or mark != unchanged:
+            seen, since, unchanged = self._seen
+            if mark is None or mark != unchanged or seen > after:
                 head = self.head()
                 if head > after:
                     return
-                if head != self._seen[0]:
-                    self._seen = head, now
-                unchanged = mark
-            idle = now - self._seen[1]
-            nap(min(_SOON + idle * _BACKING_OFF, _LATEST, left))
+                since = since if head == seen else now
+                self._seen = head, since, mark
+            nap(min(_SOON + (now - since) * _BACKING_OFF, _LATEST, left))
 
 
 def _path(settings: Settings) -> Path | None:

@@ -49,6 +49,9 @@ _CHECKED: Final = 0.005
 """Seconds for which reads take the file at the path for the same."""
 _COARSE: Final = 50_000_000
 """Nanoseconds between two changes of a file that surely show in its time."""
+Mark = tuple[int, int, int]
+"""The state of a file: its inode, size and time of change."""
+
 _IDLE: Final = 8
 """Connections kept for the next reads."""
 
@@ -289,7 +292,7 @@ class Connections:
         finally:
             os.close(log)
 
-    def quiet_mark(self) -> tuple[int, int, int] | None:
+    def quiet_mark(self) -> Mark | None:
         """Return what changes with the next commit of anybody's: cheaper than to ask SQLite.
 
         None where that is not sure: the time of a file's last change is coarse, so two commits
