@@ -133,9 +133,10 @@ def filled(store: EventStore, driver: Driver, events: int, size: int) -> float:
     ratios = []
     turn = max(size, _SINGLES)
     for number, start in enumerate(range(0, events, turn)):
+        end = min(start + turn, events)
         batches = [
-            [scattered(each) for each in range(first, min(first + size, start + turn))]
-            for first in range(start, start + turn, size)
+            [scattered(each) for each in range(first, min(first + size, end))]
+            for first in range(start, end, size)
         ]
         began = perf_counter()
         for batch in batches:
