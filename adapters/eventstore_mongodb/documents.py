@@ -10,6 +10,7 @@ A commit of the events 7, 8 and 9::
       time_index: Long(...),              // see below
       keys: ["entity:order/o-1", "entity_type:order", "type:OrderPlaced", ...],   // for look-ups
       versions: [4],                      // the last version of the entity of keys[0], [1] …
+      repeated: ["entity_type:order", 3, "type:OrderPlaced", 2, ...],  // keys of several events
       events: [{id: UUID(...), sequence: 7, type: "OrderPlaced", entity_type: "order",
                 entity_id: "o-1", version: 2, timestamp: ISODate(...), data: {...}}, ...]
     }
@@ -23,12 +24,13 @@ Whoever wants one event is given its document. So a commit of many events stands
 are written first, and which one more document then makes visible::
 
     {_id: "0000000000000007/5f…/0000", commit: 7, first: 7, end: 31, token, recorded_at,
-     time_index, keys, versions, events}
+     time_index, keys, versions, repeated, events}
     ...
     {_id: 7, last: 1006, token, recorded_at, parts: [31, 56, ..., 1006]}    // where each ends
 
 A part counts only where a commit with its token stands at its place. A log of format 1, made
-before there were parts, has none, and no ``end``: it is read, and written, as it was.
+before there were parts, has none, no ``end`` and no ``repeated``: it is read, and written, as it
+was.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -59,14 +62,16 @@ RAW: Final = OPTIONS.with_options(document_class=RawBSONDocument)
 
 Projection = Mapping[str, int]
 """Which fields are read."""
-WITHOUT_EVENTS: Final[Projection] = {"events": 0}
-"""The projection that leaves out the events."""
-ONLY_IDS: Final[Projection] = {
-    "events.id": 1,
-    **dict.fromkeys(("last", "first", "end", "commit", "parts", "token"), 1),
-    **dict.fromkeys(("recorded_at", "keys", "versions"), 1),
-}
+_PLACE: Final[Projection] = dict.fromkeys(
+    ("last", "first", "end", "commit", "parts", "token", "recorded_at"), 1
+)
+WITHOUT_EVENTS: Final[Projection] = {**_PLACE, "keys": 1, "versions": 1}
+"""The projection that leaves out the events. To name what is wanted is quicker, where most of a
+document is not."""
+ONLY_IDS: Final[Projection] = {**WITHOUT_EVENTS, "events.id": 1}
 """The projection that leaves of each event the id."""
+ONLY_COUNTS: Final[Projection] = {**_PLACE, "repeated": 1}
+"""The projection that leaves how many events have a key."""
 ONLY_TOKEN: Final[Projection] = {"token": 1}
 
 END: Final = "end"
@@ -116,14 +121,14 @@ def _escaped(name: str) -> str:
     return name.replace("%", "%25").replace("/", "%2F") if "/" in name or "%" in name else name
 
 
-def _keys_of(draft: Draft, log_format: int) -> Iterator[str]:
-    """Yield what this event can be looked up by, beside the entity itself."""
+def _keys_of(draft: Draft, version: int, log_format: int) -> Iterator[str]:
+    """Yield, each once, what this event can be looked up by, beside the entity itself."""
     yield f"entity_type:{draft.entity_type}"
     yield f"entity_id:{draft.entity_id}"
     yield f"type:{draft.event_type}"
     if draft.workflow_id is not None:
         yield f"workflow:{draft.workflow_id}"
-    for tag in draft.tags:
+    for tag in dict.fromkeys(draft.tags):
         yield f"tag:{tag}"
     if draft.tenant_id:
         yield f"tenant:{draft.tenant_id}"
@@ -131,6 +136,9 @@ def _keys_of(draft: Draft, log_format: int) -> Iterator[str]:
         # for that is where its writers look for both.
         of_none, of_tenants = keys_of_any_tenant(draft.entity_type, draft.entity_id)
         yield of_none if log_format == 1 else of_tenants
+    if version == 1:
+        yield NEW
+        yield f"{NEW}:{draft.entity_type}"
 
 
 # --- Times
@@ -234,26 +242,32 @@ def _events_of(
     """Return the fields of a document that holds these events: each with its sequence, its
     version, and where its batch begins."""
     versions: dict[str, int] = {}
-    keys: dict[str, None] = {}
+    keys: dict[str, int] = {}
+    """How many of the events have each."""
     times: list[int] = []
     events: list[dict[str, Any]] = []
     for draft, sequence, version, batch_sequence in facts:
-        versions[entity_key(draft.entity)] = version
-        for key in _keys_of(draft, log_format):
-            keys[key] = None
-        if version == 1:
-            keys[NEW] = keys[f"{NEW}:{draft.entity_type}"] = None
+        entity = entity_key(draft.entity)
+        versions[entity] = version
+        keys[entity] = keys.get(entity, 0) + 1
+        for key in _keys_of(draft, version, log_format):
+            keys[key] = keys.get(key, 0) + 1
         times.append(to_microseconds(draft.timestamp))
         event = _stored(draft, sequence, version)
         if batch_sequence != commit:
             event["batch_sequence"] = batch_sequence
         events.append(event)
-    return {
+    fields: dict[str, Any] = {
         "time_index": Int64(_time_index(min(times), max(times))),
         "keys": [*versions, *(key for key in keys if key not in versions)],
         "versions": list(versions.values()),
-        "events": events,
     }
+    if log_format > 1 and len(facts) > 1:
+        repeated = [(key, count) for key, count in keys.items() if count > 1]
+        if repeated:
+            fields["repeated"] = [*chain.from_iterable(repeated)]
+    fields["events"] = events
+    return fields
 
 
 def _stored(draft: Draft, sequence: int, version: int) -> dict[str, Any]:
@@ -382,6 +396,13 @@ class Piece:
         with _readable():
             # Its entities are the first of its keys.
             return dict(zip(self._document["keys"], self._document["versions"], strict=False))
+
+    def count(self, key: str) -> int:
+        """Return how many of its events have a key that one of them has; not in a log of
+        format 1."""
+        with _readable():
+            repeated = self._document.get("repeated", ())
+            return int(dict(zip(repeated[::2], repeated[1::2], strict=True)).get(key, 1))
 
     def ids(self) -> set[bytes]:
         """Return the ids of its events, 16 bytes each (whoever may choose ids can choose UUIDs

@@ -26,6 +26,7 @@ from eventstore_mongodb.by_time import page_by_time
 from eventstore_mongodb.documents import (
     END,
     NEW,
+    ONLY_COUNTS,
     ONLY_TOKEN,
     WITHOUT_EVENTS,
     Piece,
@@ -39,6 +40,7 @@ from eventstore_mongodb.selecting import (
     any_key,
     keys_clause,
     needles_of,
+    telling_keys,
     time_clauses,
 )
 
@@ -219,6 +221,13 @@ class CommitReader:
         """Return how many events up to ``head`` match."""
         if filters_nothing(query):
             return head
+        if self._end_field == END and (keys := telling_keys(query)):
+            return sum(
+                piece.count(key)
+                for key in keys
+                for piece in self._all({"keys": key}, ONLY_COUNTS)
+                if piece.last <= head
+            )
         needles = needles_of(query)
         clauses = [clause] if (clause := keys_clause(query)) else time_clauses(query)
         if clauses:  # in no order
@@ -314,9 +323,11 @@ class CommitReader:
                     pieces.append(piece)
         return sorted(self.standing(pieces), key=_last_of)
 
-    def _all(self, query: Mapping[str, Any]) -> Iterator[Piece]:
+    def _all(
+        self, query: Mapping[str, Any], projection: Projection | None = None
+    ) -> Iterator[Piece]:
         """Yield what a query finds, in no order."""
-        with closing(self.find(query)) as found:
+        with closing(self.find(query, projection)) as found:
             while some := self._pieces(islice(found, _BATCH)):
                 yield from self.standing(some)
 

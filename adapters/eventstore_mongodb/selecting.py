@@ -23,6 +23,13 @@ from eventstore_mongodb.documents import (
 FIRST_VERSION: Final = b"\x10version\x00\x01\x00\x00\x00"
 """What the bytes of an entity's first event hold."""
 
+_TELLING: Final[Sequence[Sequence[str]]] = (
+    *(("entity_type", "entity_id"), ("entity_type", "entity_id", "tenant_id")),
+    *(("entity_type",), ("entity_id",), ("workflow_id",), ("tags",), ("tenant_id",)),
+    ("event_types",),
+)
+"""Filters that one key stands for, where no others are given."""
+
 
 def any_key(keys: Sequence[str]) -> dict[str, Any]:
     """Return the clause for documents that have one of these keys."""
@@ -33,6 +40,22 @@ def keys_clause(query: EventQuery) -> dict[str, Any]:
     """Return what narrows down the documents by key; empty where nothing does."""
     keys = _lookup_of(query)
     return {} if keys is None else any_key(keys)
+
+
+def telling_keys(query: EventQuery) -> list[str]:
+    """Return the keys (one, or two) of which exactly one stands beside every event that matches,
+    and none beside another event; none where keys alone do not tell."""
+    for fields in _TELLING:
+        given = {field: getattr(query, field) for field in fields}
+        if None not in given.values() and query == EventQuery(**given):
+            break
+    else:
+        return []
+    if query.tenant_id == "" and query.entity_id is None:
+        return []  # nothing stands beside the events of no tenant
+    if len(set(query.tags or query.event_types or ())) > 1:
+        return []  # an event has several tags; and one key for each type is no quicker
+    return list(dict.fromkeys(_lookup_of(query) or ()))
 
 
 def times_of(query: EventQuery) -> tuple[int | None, int | None]:

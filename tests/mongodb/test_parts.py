@@ -100,6 +100,57 @@ def test_a_large_batch_is_read_as_any_other(store: EventStore) -> None:
     assert store.append_batch([event.replace(sequence=0) for event in many()]).first_sequence > 0
 
 
+@pytest.mark.parametrize("size", [1, 7, PART, MANY])
+def test_a_count_is_that_of_the_events_whatever_field_it_is_by(
+    store: EventStore, old: EventStore, size: int
+) -> None:
+    # Given events that share types, entities, tags (some given twice), workflows and tenants
+    events = [
+        Event(
+            event_type=f"T{n % 3}",
+            entity_type=("a", "b")[n % 2],
+            entity_id=f"{n % 4}",
+            workflow_id=None if n % 5 == 0 else f"w{n % 5}",
+            tenant_id=("", "t", "u")[n // 4 % 3],
+            tags=("x", "y", "x")[: n % 4],
+        )
+        for n in range(MANY)
+    ]
+    for log in (store, old):
+        for start in range(0, MANY, size):
+            log.append_batch(events[start : start + size])
+
+    # Then every query counts what it finds
+    queries = [
+        EventQuery(entity_type="a"),
+        EventQuery(entity_id="1"),
+        EventQuery(entity_type="a", entity_id="2"),
+        EventQuery(entity_type="a", entity_id="2", tenant_id=""),
+        EventQuery(entity_type="a", entity_id="2", tenant_id="t"),
+        EventQuery(entity_type="a", tenant_id="t"),
+        EventQuery(entity_id="1", tenant_id="t"),
+        EventQuery(workflow_id="w1"),
+        EventQuery(tenant_id=""),
+        EventQuery(tenant_id="t"),
+        EventQuery(tags=("x",)),
+        EventQuery(tags=("x", "x")),
+        EventQuery(tags=("x", "y")),
+        EventQuery(tags=("x",), workflow_id="w2"),
+        EventQuery(tags=("x",), from_sequence=11, to_sequence=PART + 9),
+        EventQuery(tags=("x",), to_timestamp=events[MANY // 2].timestamp),
+        EventQuery(event_types=("T1",)),
+        EventQuery(event_types=("T1", "T1")),
+        EventQuery(event_types=("T1", "T2")),
+        EventQuery(any_of=(EventQuery(tags=("x",)), EventQuery(workflow_id="w1"))),
+    ]
+    for log in (store, old):
+        everything = stored(log)
+        for query in queries:
+            expected = sum(map(query.matches, everything))
+            assert 0 < expected < MANY
+            assert log.count_events(query) == expected, query
+
+
 def test_a_repeat_of_a_large_batch_is_recognised(store: EventStore) -> None:
     events = many()
     first = store.append_batch(events)
