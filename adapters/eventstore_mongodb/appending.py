@@ -86,6 +86,9 @@ _PAUSE: Final = 0.002
 that the winner, who has none, wins again. With pauses that doubled up to 10 ms the slowest of four
 racing processes had 0.3 of its fair share, with this 0.55, for 5 % less in all."""
 _PAUSE_IN_DOUBT: Final = 0.01
+_PATIENCE: Final = 0.9
+"""Of the time that is left, for which a gap is waited out: to say that it stays takes time too, and
+an answer that comes too late would tell of an outage instead."""
 
 
 class _Known(NamedTuple):
@@ -229,13 +232,14 @@ class Appender:
             return known  # at worst stale: it loses, and looks then
         if known is not None and (news := self._follows(known, WITHOUT_EVENTS)) is not None:
             return known.with_news(news, now)
+        patience = now + (deadline - now) * _PATIENCE
         while True:
             now = time.monotonic()
             tail = self._reader.tail()
             self._check_log()
             if tail is None or tail.first == 1 or self._reader.ends_at(tail.first - 1):
                 return _Known.of(tail, now)
-            if now >= deadline:
+            if now >= patience:
                 raise CorruptLogError(
                     f"the event at sequence {tail.first - 1} is missing from the log"
                 )

@@ -11,6 +11,7 @@ import pymongo
 import pytest
 
 from eventstore import (
+    CorruptLogError,
     EventStore,
     LogReplacedError,
     StoreUnavailableError,
@@ -125,6 +126,34 @@ def test_an_appender_waits_where_another_has_left_a_gap(url: str) -> None:
             assert fresh.append(note()).sequence == 4
         assert len(assert_log_is_sound(store)) == 4
     drop_namespace(url, namespace="gap")
+
+
+def test_a_gap_whose_writer_was_killed_refuses_appends_until_it_is_mended_by_hand(
+    url: str,
+) -> None:
+    # Given a commit behind a gap, whose writer was killed before it took it back
+    with open_store(url, namespace="mended", timeout=20) as store:
+        store.append_batch(notes(3))
+        commits: Any = store._log.backend._commits  # type: ignore[attr-defined]
+        left = {**commits.find_one({"_id": 1}), "_id": 62, "last": 64, "token": b"of the killed"}
+        commits.insert_one(left)
+        with (
+            open_store(url, namespace="mended", timeout=2, retries=0) as fresh,
+            pytest.raises(CorruptLogError, match="sequence 61 is missing"),
+        ):
+            fresh.append(note())
+        assert commits.count_documents({"_id": {"$gt": 1}}) == 1
+
+        # When it is removed as docs/mongodb.md says
+        (newest,) = commits.find({"last": {"$exists": True}}).sort("last", -1).limit(1)
+        assert newest["_id"] == 62
+        assert commits.count_documents({"last": newest["_id"] - 1}) == 0
+        commits.delete_one({"_id": newest["_id"], "token": newest["token"]})
+
+        # Then the log goes on where it was
+        assert store.append(note()).sequence == 4
+        assert len(assert_log_is_sound(store)) == 4
+    drop_namespace(url, namespace="mended")
 
 
 def test_a_log_made_anew_while_an_append_waits_is_left_alone(url: str) -> None:
