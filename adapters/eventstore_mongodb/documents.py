@@ -36,10 +36,11 @@ was.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -72,6 +73,8 @@ ONLY_IDS: Final[Projection] = {**WITHOUT_EVENTS, "events.id": 1}
 """The projection that leaves of each event the id."""
 ONLY_COUNTS: Final[Projection] = {**_PLACE, "repeated": 1}
 """The projection that leaves how many events have a key."""
+_OF_EVENTS: Final = frozenset({"events", "keys", "parts", "repeated", "versions"})
+"""The fields that are as long as there are events."""
 ONLY_TOKEN: Final[Projection] = {"token": 1}
 
 END: Final = "end"
@@ -369,56 +372,71 @@ class Piece:
     """Events that stand in one document, a small commit or a part of a large one. They are
     decoded when they are asked for."""
 
-    __slots__ = ("_document", "commit", "first", "is_part", "last", "recorded_at", "token")
+    __slots__ = (
+        *("_elements", "_raw", "_time_index"),
+        *("commit", "document", "first", "is_part", "last", "recorded_at", "token"),
+    )
 
     def __init__(self, document: RawBSONDocument) -> None:
         with _readable():
-            self._document = document
-            self.is_part = "commit" in document
-            self.commit = int(document["commit" if self.is_part else "_id"])
-            self.first = int(document["first" if self.is_part else "_id"])
-            self.last = int(document[END if self.is_part else "last"])
-            self.token = bytes(document["token"])
-            self.recorded_at: datetime = document["recorded_at"].replace(tzinfo=UTC)
+            self.document = document
+            self._raw = bytes(document.raw)  # where it is large, the driver gives a memoryview
+            self._elements = _elements(self._raw)
+            head = self._decoded(self._elements.keys() - _OF_EVENTS)
+            self.is_part = "commit" in head
+            self.commit = int(head["commit" if self.is_part else "_id"])
+            self.first = int(head["first" if self.is_part else "_id"])
+            self.last = int(head[END if self.is_part else "last"])
+            self.token = bytes(head["token"])
+            self.recorded_at: datetime = head["recorded_at"].replace(tzinfo=UTC)
+            self._time_index = int(head.get("time_index", 0))
 
     @property
     def size(self) -> int:
         """How many bytes the document has."""
-        return len(self._document.raw)
+        return len(self._raw)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether it is a commit whose events stand in parts."""
+        return "parts" in self._elements
 
     @property
     def time_bounds(self) -> tuple[int, int]:
         """Between which times its events lie (microseconds)."""
-        return time_bounds(self._document["time_index"])
+        return time_bounds(self._time_index)
 
     def versions(self) -> dict[str, int]:
         """Return the last version here of each of its entities, by ``entity_key``."""
         with _readable():
+            fields = self._decoded(("keys", "versions"))
             # Its entities are the first of its keys.
-            return dict(zip(self._document["keys"], self._document["versions"], strict=False))
+            return dict(zip(fields["keys"], fields["versions"], strict=False))
 
     def count(self, key: str) -> int:
         """Return how many of its events have a key that one of them has; not in a log of
         format 1."""
         with _readable():
-            repeated = self._document.get("repeated", ())
+            if "repeated" not in self._elements:
+                return 1
+            repeated = self._decoded(("repeated",))["repeated"]
             return int(dict(zip(repeated[::2], repeated[1::2], strict=True)).get(key, 1))
 
     def ids(self) -> set[bytes]:
         """Return the ids of its events, 16 bytes each (whoever may choose ids can choose UUIDs
         of one hash; nobody can choose such bytes)."""
         with _readable():
-            return {event["id"].bytes for event in self._document["events"]}
+            events = self._decoded(("events",))["events"]
+            return {event["id"].bytes for event in events}
 
     def events(self, needles: Sequence[bytes], after: int, up_to: int) -> list[Event]:
         """Return the events above ``after`` and up to ``up_to`` whose bytes hold all of
         ``needles``, in order."""
-        raw = bytes(self._document.raw)  # where it is large, the driver gives a memoryview
-        if any(needle not in raw for needle in needles):
+        if any(needle not in self._raw for needle in needles):
             return []
         with _readable():
             if not needles and after < self.first and up_to >= self.last:
-                return [self._event(event) for event in bson.decode(raw, OPTIONS)["events"]]
+                return [self._event(event) for event in self._decoded(("events",))["events"]]
             start, end = max(after + 1 - self.first, 0), max(up_to + 1 - self.first, 0)
             return [
                 self._event(bson.decode(event, OPTIONS))
@@ -436,7 +454,13 @@ class Piece:
             ]
 
     def _raw_events(self, start: int, end: int | None) -> Iterator[bytes]:
-        return (bytes(event.raw) for event in self._document["events"][start:end])
+        events = self._raw[self._elements["events"]].partition(b"\0")[2]
+        return islice((events[event] for event in _items(events)), start, end)
+
+    def _decoded(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return fields of the document."""
+        body = b"".join([self._raw[self._elements[name]] for name in names])
+        return bson.decode(b"%s%s\0" % (_LENGTH.pack(len(body) + 5), body), OPTIONS)
 
     def _event(self, stored: dict[str, Any]) -> Event:
         get = stored.get
@@ -465,9 +489,47 @@ class Piece:
         )
 
 
+# A document is a length, then elements, then 0; an element a type, a name, 0, and a value
+# (https://bsonspec.org/spec.html). To walk over what is not wanted takes a tenth of the time of
+# having the driver make an object of each event.
+
+_LENGTH: Final = struct.Struct("<i")
+_FIXED: Final = {0x01: 8, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0x12: 8}
+"""How many bytes a value has, by type: double, bool, date, null, integers."""
+_COUNTED: Final = {0x02: 4, 0x03: 0, 0x04: 0, 0x05: 5}
+"""How many beside those it counts itself: text, document, array, binary."""
+
+
+def _elements(document: bytes) -> dict[str, slice]:
+    """Return where each field of a document stands, with its type and name."""
+    return {
+        document[start + 1 : value - 1].decode(): slice(start, end)
+        for start, value, end in _walk(document)
+    }
+
+
+def _items(array: bytes) -> Iterator[slice]:
+    """Yield where the value of each item of an array stands."""
+    return (slice(value, end) for _, value, end in _walk(array))
+
+
+def _walk(document: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield where each element begins, where its value does, and where it ends."""
+    start = _LENGTH.size
+    while kind := document[start]:
+        value = document.index(0, start + 1) + 1
+        if (size := _FIXED.get(kind)) is None:
+            size = _COUNTED[kind] + _LENGTH.unpack_from(document, value)[0]
+        if size < 0:
+            raise ValueError("a length is negative")
+        end = value + size
+        yield start, value, end
+        start = end
+
+
 @contextmanager
 def _readable() -> Iterator[None]:
     try:
         yield
-    except (KeyError, TypeError, AttributeError, ValueError, BSONError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, struct.error, BSONError) as error:
         raise CorruptLogError(f"a stored commit cannot be read: {error!r}") from error

@@ -353,9 +353,8 @@ class CommitReader:
                 pieces = self.standing(self._pieces(found))
                 yield from sorted(pieces, key=_last_of, reverse=not ascending)
             else:
-                commits = sorted(found, key=lambda each: int(each["last"]), reverse=not ascending)
-                for document in commits:
-                    yield from self._pieces_of(document, after, up_to, ascending=ascending)
+                for commit in sorted(self._pieces(found), key=_last_of, reverse=not ascending):
+                    yield from self._pieces_of(commit, after, up_to, ascending=ascending)
             start += count
             average = sum(len(self._raw(each).raw) for each in found) // max(len(found), 1)
             count = max(1, min(count * 4, _FETCHED_BYTES // max(average, 1)))
@@ -367,7 +366,7 @@ class CommitReader:
         with closing(self.find({"last": _within(after, up_to)}).sort("last", 1)) as ended:
             for document in chain(ended, following):
                 reached = after
-                for piece in self._pieces_of(document, after, up_to):
+                for piece in self._pieces_of(self.piece(document), after, up_to):
                     if piece.first > after + 1:
                         return
                     after = piece.last
@@ -384,14 +383,14 @@ class CommitReader:
             yield found[0]
 
     def _pieces_of(
-        self, document: Any, after: int, up_to: int, *, ascending: bool = True
+        self, commit: Piece, after: int, up_to: int, *, ascending: bool = True
     ) -> Iterator[Piece]:
         """Yield, in order, what of a commit holds something above ``after`` and up to
         ``up_to``."""
-        if "parts" not in document:
-            yield self.piece(document)
+        if not commit.has_parts:
+            yield commit
             return
-        ids = self._commit(document).part_ids(after, up_to)[:: 1 if ascending else -1]
+        ids = StoredCommit(commit.document).part_ids(after, up_to)[:: 1 if ascending else -1]
         for start in range(0, len(ids), _PARTS):
             found = self.find({"_id": {"$in": ids[start : start + _PARTS]}})
             yield from sorted(self._pieces(found), key=_last_of, reverse=not ascending)
