@@ -40,7 +40,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -438,24 +438,23 @@ class Piece:
             if not needles and after < self.first and up_to >= self.last:
                 return [self._event(event) for event in self._decoded(("events",))["events"]]
             start, end = max(after + 1 - self.first, 0), max(up_to + 1 - self.first, 0)
-            return [
-                self._event(bson.decode(event, OPTIONS))
-                for event in self._raw_events(start, end)
-                if all(needle in event for needle in needles)
-            ]
+            found = self._raw_events()[start:end]
+            for needle in needles:
+                found = [event for event in found if needle in event]
+            return [self._event(bson.decode(event, OPTIONS)) for event in found]
 
     def events_with_ids(self, ids: set[bytes]) -> list[Event]:
         """Return the events with one of these ids (16 bytes each)."""
         with _readable():
             return [
                 self._event(bson.decode(event, OPTIONS))
-                for event in self._raw_events(0, None)
+                for event in self._raw_events()
                 if event[_EVENT_ID] in ids
             ]
 
-    def _raw_events(self, start: int, end: int | None) -> Iterator[bytes]:
-        events = self._raw[self._elements["events"]].partition(b"\0")[2]
-        return islice((events[event] for event in _items(events)), start, end)
+    def _raw_events(self) -> list[bytes]:
+        array = self._raw[self._elements["events"]].partition(b"\0")[2]
+        return [array[value:end] for _, value, end in _walk(array)]
 
     def _decoded(self, names: Iterable[str]) -> dict[str, Any]:
         """Return fields of the document."""
@@ -506,11 +505,6 @@ def _elements(document: bytes) -> dict[str, slice]:
         document[start + 1 : value - 1].decode(): slice(start, end)
         for start, value, end in _walk(document)
     }
-
-
-def _items(array: bytes) -> Iterator[slice]:
-    """Yield where the value of each item of an array stands."""
-    return (slice(value, end) for _, value, end in _walk(array))
 
 
 def _walk(document: bytes) -> Iterator[tuple[int, int, int]]:
