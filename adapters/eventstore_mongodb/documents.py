@@ -493,8 +493,10 @@ class Piece:
 # having the driver make an object of each event.
 
 _LENGTH: Final = struct.Struct("<i")
-_FIXED: Final = {0x01: 8, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0x12: 8}
-"""How many bytes a value has, by type: double, bool, date, null, integers."""
+_OURS: Final = {0x01: 8, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0x12: 8}
+_FIXED: Final = _OURS | {0x07: 12, 0x11: 8, 0x13: 16}
+"""How many bytes a value has, by type: double, bool, date, null, integers; and what others may
+have added: ObjectId, Timestamp, Decimal128."""
 _COUNTED: Final = {0x02: 4, 0x03: 0, 0x04: 0, 0x05: 5}
 """How many beside those it counts itself: text, document, array, binary."""
 

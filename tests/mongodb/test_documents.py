@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import bson
 import pymongo
 import pytest
+from bson import Decimal128, ObjectId, Timestamp
 from bson.binary import UuidRepresentation
+from bson.raw_bson import RawBSONDocument
 
 from eventstore import (
     AppendResult,
     BatchTooLargeError,
+    CorruptLogError,
     Event,
     EventQuery,
     EventStore,
@@ -23,6 +27,7 @@ from eventstore import (
 from eventstore.appending import batch_of
 from eventstore.testing.conformance.base import assert_log_is_sound, note, notes, stored
 from eventstore.testing.servers.mongodb import MongoServer
+from eventstore_mongodb.documents import RAW, Piece
 
 MEGABYTE = 1_000_000
 
@@ -104,6 +109,36 @@ def test_what_looks_special_to_a_driver_comes_back_as_it_was(
     assert again is not None
     assert repr((again.data, again.metadata)) == repr((data, data))
     assert store.append_batch([event.as_new() for event in stored(store)]).last_sequence == 4
+
+
+def test_what_others_added_to_a_commit_is_passed_over(store: EventStore, commits: Any) -> None:
+    recorded = list(store.append_batch(notes(3)))
+    added = {
+        "a": ObjectId(),
+        "b": Timestamp(1, 2),
+        "c": Decimal128("1.5"),
+        "d": [None, True, 2.5, 2**40, b"x", "events", {"events": []}],
+    }
+    commits.update_one({"_id": 1}, {"$set": added})
+
+    assert assert_log_is_sound(store) == recorded
+    assert stored(store, EventQuery(entity_id=recorded[0].entity_id))[0] == recorded[0]
+
+
+def test_a_document_that_is_cut_off_is_told_as_corrupt() -> None:
+    whole = bson.encode({"_id": 1, "last": 1, "token": b"x", "recorded_at": datetime.now(UTC)})
+    assert Piece(RawBSONDocument(whole, RAW)).last == 1
+
+    class Cut:
+        """A document of which the driver looked at no more than the length."""
+
+        def __init__(self, raw: bytes) -> None:
+            self.raw = raw
+
+    for length in range(len(whole) - 1):
+        cut: Any = Cut(whole[:length])
+        with pytest.raises(CorruptLogError):
+            Piece(cut)
 
 
 def test_a_batch_too_large_for_a_document_is_refused_before_anything_is_written(url: str) -> None:
