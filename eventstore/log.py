@@ -16,7 +16,6 @@ from eventstore.backend import Backend, PageRequest
 from eventstore.commit import Batch, Outcome
 from eventstore.deadline import time_left, within
 from eventstore.errors import (
-    ConfigurationError,
     StoreClosedError,
     StoreUnavailableError,
     UnsupportedOperationError,
@@ -181,15 +180,10 @@ class Log:
         self.backend.after_fork()
 
     def durability_risks(self) -> Sequence[str]:
-        """Return how the server may lose what it acknowledges (G8), as far as that is to be
-        told; ConfigurationError where it is to be refused."""
-        durability = self.settings.durability
-        if durability is Durability.RELAXED:
+        """Return how the server may lose what it acknowledges (G8), where that matters."""
+        if self.settings.durability is Durability.RELAXED:
             return ()
-        risks = self.backend.durability_risks()
-        if risks and durability is Durability.STRICT:
-            raise ConfigurationError(f"durability: strict is asked for, but {risks[0]}")
-        return risks
+        return self.backend.durability_risks()
 
 
 class _Stir:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,9 +12,9 @@ from typing import Any, Final
 
 from eventstore.backend import Backend
 from eventstore.deadline import within
+from eventstore.durability import report_risk
 from eventstore.errors import (
     ConfigurationError,
-    DurabilityWarning,
     MissingDriverError,
     UnsupportedOperationError,
 )
@@ -62,7 +61,7 @@ def open_store(url: str | None = None, **options: Any) -> EventStore:
     log, risks = keep_trying(partial(_open, adapter, settings), settings, time.sleep)
     try:
         for risk in risks:
-            warnings.warn(risk, DurabilityWarning, stacklevel=2)
+            report_risk(risk, settings.durability)
     except BaseException:
         log.close()
         raise

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from enum import Enum
+from types import NoneType
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode
 
@@ -202,7 +203,7 @@ def _safe(scheme: str, location: str, options: Mapping[str, Any]) -> str:
             "***"
             if _SECRET_OPTION.search(name)
             else value
-            if isinstance(value, (str, int, float))
+            if isinstance(value, (str, int, float, NoneType))
             else type(value).__name__  # the caller's own client, whose repr may tell anything
         )
         for name, value in options.items()

@@ -2,19 +2,21 @@
 
 Tests take their passwords from ``a_password``: one family, which this recognises wherever it
 turns up. What is looked at in a run: every error of ours when it is made, and with its causes
-when a test catches it or fails by it; every record of the logger ``eventstore``; and what tests
-print, command lines among it.
+when a test catches it or fails by it; every record of the logger ``eventstore``; what tests
+print; and what the command line puts out, in this process or another.
 """
 
 from __future__ import annotations
 
 import logging
+import subprocess
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from eventstore.errors import EventStoreError
 
@@ -58,13 +60,31 @@ class SecretsScan(logging.Handler):
             made(error, *arguments, **named)
             self.look_at("an error", f"{error} {error!r} {vars(error)!r}")
 
+        invoked, communicated = CliRunner.invoke, subprocess.Popen.communicate
+
+        def invoke(runner: CliRunner, *arguments: Any, **named: Any) -> Any:
+            result = invoked(runner, *arguments, **named)
+            self.look_at("a command's output", result.output)
+            return result
+
+        def communicate(process: Any, *arguments: Any, **named: Any) -> tuple[Any, Any]:
+            outputs = communicated(process, *arguments, **named)
+            for output in outputs:
+                text = output.decode(errors="replace") if isinstance(output, bytes) else output
+                self.look_at("a process's output", text or "")
+            return outputs
+
         level = logger.level
         logger.addHandler(self)
         logger.setLevel(logging.DEBUG)
         EventStoreError.__init__ = note  # type: ignore[method-assign,assignment]  # to see each one made
+        CliRunner.invoke = invoke  # type: ignore[method-assign,assignment]
+        subprocess.Popen.communicate = communicate  # type: ignore[method-assign,assignment]
         try:
             yield
         finally:
+            subprocess.Popen.communicate = communicated  # type: ignore[method-assign]
+            CliRunner.invoke = invoked  # type: ignore[method-assign]
             EventStoreError.__init__ = made  # type: ignore[method-assign]
             logger.setLevel(level)
             logger.removeHandler(self)

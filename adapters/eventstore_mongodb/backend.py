@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -21,9 +20,9 @@ from pymongo.write_concern import WriteConcern
 from eventstore.backend import Backend, Capability, PageRequest
 from eventstore.commit import Batch, EventKey, Outcome
 from eventstore.deadline import time_left
+from eventstore.durability import report_risk
 from eventstore.errors import (
     ConfigurationError,
-    DurabilityWarning,
     EventStoreError,
     StoreUnavailableError,
     UnsupportedOperationError,
@@ -262,17 +261,15 @@ class MongoBackend(Backend):
             if about is None or about.get("log_id") != self._log_id:
                 self._check_log()
                 raise ConfigurationError("connection: the session is one to another server")
+            if is_weak(connection):
+                report_risk(
+                    "connection: the transaction's write concern is weaker than w=majority; what it"
+                    " commits may be lost; set it in start_transaction() or the client",
+                    self._settings.durability,
+                )
             reader = self._reader_of(theirs.commits, session=connection)
             appender = self._appender_of(theirs.commits, reader, session=connection)
-            outcome = appender.join(batch)
-        if is_weak(connection):
-            warnings.warn(
-                "connection: the transaction's write concern is weaker than w=majority; what it"
-                " commits may be lost; set it in start_transaction() or the client",
-                DurabilityWarning,
-                stacklevel=2,
-            )
-        return outcome
+            return appender.join(batch)
 
     def in_transaction(self, connection: Any) -> bool:
         return isinstance(connection, ClientSession) and connection.in_transaction

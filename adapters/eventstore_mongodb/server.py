@@ -74,6 +74,11 @@ _INSTEAD: Final = dict.fromkeys(
 )
 
 _DUPLICATE: Final = 11000
+_REPEATED: Final = re.compile(
+    r"(?s), (full error|Timeout): .*| ?\(configured timeouts: [^)]*\)|\[Errno -?\d+\] "
+)
+"""What the driver says once more, or of itself: the whole reply, its view of all servers."""
+
 _OUT_OF_DISK: Final = 14031
 _UNAUTHORIZED: Final = frozenset({13, 18, 8000})
 _TRANSIENT: Final = frozenset(
@@ -306,8 +311,7 @@ def in_doubt(error: PyMongoError) -> StoreUnavailableError:
 
 
 def _summary(error: PyMongoError) -> str:
-    # What follows ", full error:" is the whole reply; what stands before it will do.
-    return str(error).partition(", full error:")[0]
+    return _REPEATED.sub("", str(error))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, ClassVar, Final, Self
@@ -14,7 +13,8 @@ from psycopg.rows import tuple_row
 from eventstore.backend import Backend, Capability, PageRequest
 from eventstore.commit import Batch, EventKey, Outcome
 from eventstore.deadline import time_left
-from eventstore.errors import ConfigurationError, DurabilityWarning, TransactionConflictError
+from eventstore.durability import report_risk
+from eventstore.errors import ConfigurationError, TransactionConflictError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore.url import Settings, as_flag
@@ -73,6 +73,7 @@ class PostgresBackend(Backend):
 
     def __init__(self, settings: Settings) -> None:
         self._namespace = settings.namespace
+        self._durability = settings.durability
         self._sessions = Sessions(settings)
         notify = as_flag("notify", settings.own_options.get("notify", True))
         self._notify = notify and self._sessions.held
@@ -250,11 +251,10 @@ class PostgresBackend(Backend):
                 " than the log's lock; run it in READ COMMITTED"
             )
         if synchronous == "off" or (has_standbys and synchronous in ("local", "remote_write")):
-            warnings.warn(
+            report_risk(
                 f"connection: its synchronous_commit is {synchronous}: what it commits may be lost"
                 " in a crash; set it to on",
-                DurabilityWarning,
-                stacklevel=6,
+                self._durability,
             )
 
     def _place_of(self, cursor: psycopg.Cursor[Any]) -> tuple[object, ...]:

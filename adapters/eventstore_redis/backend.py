@@ -247,7 +247,7 @@ class RedisBackend(Backend):
                 f"a batch of {len(batches[0].drafts)} events, about {size} bytes, is more than"
                 " Redis takes in one command: append it in parts of some 10,000 events"
             )
-        reply, *confirmed = self._call(_APPEND, call, *self._confirmation())
+        reply, *confirmed = self._call(_APPEND, call, self._confirmation)
         if confirmed:
             self._check_confirmed(confirmed[0])
         recorded_at, judged = reply
@@ -478,17 +478,19 @@ class RedisBackend(Backend):
             raise self._replaced()
         return reply
 
-    def _call(self, script: _Script, call: Call, *following: Command) -> list[Any]:
+    def _call(
+        self, script: _Script, call: Call, following: Callable[[], Sequence[Command]] = tuple
+    ) -> list[Any]:
         """Return the reply of a script, and those to the commands that follow it, which may be
         errors."""
         keys, arguments = call
         server = self._connected()
         with translating(sent=script is _APPEND):
             command = ("EVALSHA", script.digest, len(keys), *keys, *arguments)
-            replies = server.exchange([command, *following])
+            replies = server.exchange([command, *following()])
             if isinstance(replies[0], NoScriptError):  # the server restarted, or forgot
                 command = ("EVAL", script.text, len(keys), *keys, *arguments)
-                replies = server.exchange([command, *following])
+                replies = server.exchange([command, *following()])
             self._check(replies[0])
             return replies
 
@@ -553,6 +555,10 @@ class RedisBackend(Backend):
         self._log_id = log_id.decode()
         self._least_writer = int(least_writer)
         self._forbidden = forbidden[0].decode() if forbidden else ""
+        if self._replicas:
+            # Or the first append would wait for replicas twice, the first time for nothing.
+            with translating(sent=False):
+                self._connected().exchange([("SCRIPT", "LOAD", _APPEND.text)])
 
     def _known(self, *, create: bool) -> list[Any]:
         """Return what open.lua tells of the log."""

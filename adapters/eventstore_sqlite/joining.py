@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from eventstore.commit import Batch, Outcome
+from eventstore.durability import report_risk
 from eventstore.errors import (
     ConfigurationError,
-    DurabilityWarning,
     EventStoreError,
     TransactionConflictError,
 )
@@ -102,15 +101,12 @@ def _take_write_lock(cursor: sqlite3.Cursor, sql: Statements, name: str, timeout
 
 def _check_durability(cursor: sqlite3.Cursor, durability: Durability) -> None:
     ((synchronous,),) = cursor.execute("PRAGMA main.synchronous").fetchall()
-    if synchronous >= 2 or durability is Durability.RELAXED:  # FULL
-        return
-    risk = (
-        "connection: may lose what it committed when the power fails;"
-        " execute PRAGMA synchronous = FULL on it"
-    )
-    if durability is Durability.STRICT:
-        raise ConfigurationError(f"durability: strict is asked for, but {risk}")
-    warnings.warn(risk, DurabilityWarning, stacklevel=8)
+    if synchronous < 2:  # FULL
+        report_risk(
+            "connection: may lose what it committed when the power fails;"
+            " execute PRAGMA synchronous = FULL on it",
+            durability,
+        )
 
 
 def _append(cursor: sqlite3.Cursor, sql: Statements, batch: Batch, log_id: str) -> Outcome:

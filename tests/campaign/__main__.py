@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(target: str, given: argparse.Namespace, seed: int) -> int:
-    print(f"{redacted(target)}: {given.faults} faults, seed {seed}", flush=True)
+    shown = target if target in PRIVATE else redacted(target)
+    print(f"{shown}: {given.faults} faults, seed {seed}", flush=True)
     began = time.monotonic()
     verdict = run_campaign(
         target,

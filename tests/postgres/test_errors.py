@@ -278,34 +278,6 @@ def test_a_log_is_not_replaced_beneath_an_append_that_waits(
         assert anew.get_current_sequence() == 0
 
 
-# --- The core's bounds
-
-
-def test_the_largest_queries_are_no_outage(server: PostgresServer, store: EventStore) -> None:
-    # Given as many alternatives, tags and names as the core lets through
-    alternatives = [
-        EventQuery(
-            entity_type="note",
-            entity_id=f"n-{n}",
-            workflow_id="w",
-            tenant_id="t",
-            event_types=[f"type-{m}" for m in range(20)],
-            tags=[f"tag-{m}" for m in range(100)],
-            from_sequence=0,
-            to_sequence=10**9,
-        )
-        for n in range(1000)
-    ]
-    query = EventQuery(any_of=alternatives, tags=[f"tag-{m}" for m in range(100)])
-    # When they are asked, counted and stand in a condition
-    store.append(note())
-    assert list(store.get_events(query)) == []
-    assert store.count_events(query) == 0
-    assert store.append(note(), condition=AppendCondition(query)).sequence == 2
-    with psycopg.connect(server.url) as mine:
-        store.append(note(), condition=AppendCondition(query), connection=mine)
-
-
 def test_an_answer_that_is_cut_never_hides_what_was_stored(
     server: PostgresServer, namespace: str
 ) -> None:

@@ -102,6 +102,26 @@ def test_weaker_durability_of_the_caller_is_told(server: PostgresServer, store: 
             store.append(note(), connection=connection)
 
 
+def test_weaker_durability_of_the_caller_is_refused_or_accepted_as_asked(
+    server: PostgresServer, namespace: str
+) -> None:
+    for durability, stored in (("strict", 0), ("relaxed", 1)):
+        with (
+            open_store(server.url, namespace=namespace, durability=durability) as store,
+            psycopg.connect(server.url) as connection,
+        ):
+            connection.execute("SET LOCAL synchronous_commit = off")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                if durability == "strict":
+                    with pytest.raises(ConfigurationError, match="synchronous_commit"):
+                        store.append(note(), connection=connection)
+                else:
+                    store.append(note(), connection=connection)
+            connection.commit()
+            assert store.get_current_sequence() == stored
+
+
 def test_a_log_of_the_same_name_on_another_server_is_refused(
     store: EventStore, namespace: str
 ) -> None:

@@ -12,6 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from postgres_work import WAIT, note, url_as
+from secrets_scan import a_password
 
 from eventstore import (
     AppendCondition,
@@ -51,7 +52,7 @@ def victim(admin: Admin) -> Iterator[str]:
     """An ordinary role that may make schemas too."""
     name = f"v{uuid4().hex[:16]}"
     with ExitStack() as after:
-        admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+        admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{a_password()}'")
         after.callback(admin.execute, f"DROP ROLE {name}")
         after.callback(admin.execute, f"DROP OWNED BY {name}")
         admin.execute(f"GRANT CREATE ON DATABASE postgres TO {name}")
