@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import chain, islice
 from time import monotonic
 from typing import Any, Final
@@ -178,9 +179,10 @@ class CommitReader:
         events: list[Event] = []
         for start in range(0, len(keys), _WINDOW):
             ids = [id_key(event_id) for _, event_id in keys[start : start + _WINDOW]]
-            found = self.find({"events.id": ids[0] if len(ids) == 1 else {"$in": ids}})
+            query = {"events.id": ids[0] if len(ids) == 1 else {"$in": ids}}
             bare = set(map(bytes, ids))
-            for piece in self.standing(self._pieces(found)):
+            _, standing = self._whole_commits(partial(self.find, query))
+            for piece in standing:
                 events += [
                     event
                     for event in piece.events_with_ids(bare)
@@ -202,10 +204,8 @@ class CommitReader:
                 # the search goes on below it.
                 limit = len(wanted)
                 query = {**any_key(sorted(wanted)), **below}
-                newest = self._pieces(
-                    self.find(query, WITHOUT_EVENTS).sort(self._end_field, -1).limit(limit)
-                )
-                for piece in self.standing(newest):
+                newest, standing = self._whole_commits(partial(self._newest, query, limit))
+                for piece in standing:
                     versions = piece.versions()
                     for key in wanted & versions.keys():
                         found[by_key[key]] = versions[key]
@@ -214,6 +214,27 @@ class CommitReader:
                     break
                 below = {self._end_field: {"$lt": newest[-1].last}}
         return found
+
+    def _newest(self, query: Mapping[str, Any], limit: int) -> Any:
+        return self.find(query, WITHOUT_EVENTS).sort(self._end_field, -1).limit(limit)
+
+    def _whole_commits(
+        self, search: Callable[[], Iterable[Any]]
+    ) -> tuple[Sequence[Piece], Sequence[Piece]]:
+        """Return what is found, and of that what stands: of each commit all parts that there are
+        to be found, or none.
+
+        A search that is not bounded by a head may meet a commit that is just being written, with
+        some of its parts; before its token is looked for, it may stand. So only those count that
+        stood when the search began.
+        """
+        head = self.seen
+        pieces = self._pieces(search())
+        if any(piece.is_part and piece.commit > head for piece in pieces):
+            head = self.head()
+            pieces = self._pieces(search())
+        whole = [piece for piece in pieces if not piece.is_part or piece.commit <= head]
+        return pieces, self.standing(whole)
 
     # --- Summaries
 

@@ -190,6 +190,52 @@ def test_parts_whose_writer_was_lost_are_nobodys_events(store: EventStore) -> No
     assert store.count_events(EventQuery(entity_id="n-5")) == 1
 
 
+@pytest.mark.parametrize("look", ["version", "events by id"])
+def test_a_look_beside_a_writer_sees_all_parts_of_a_commit_or_none(
+    url: str, store: EventStore, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    # Given a batch of one entity, of which another writer has written two parts
+    store.append(note("n-1"))
+    batch = [note("n-1") for _ in range(MANY)]
+    looks = {
+        "version": lambda: store.get_current_version("note", "n-1") - 1,
+        "events by id": lambda: len(
+            store._log.backend.find([("", event.event_id) for event in batch])
+        ),
+    }
+    held_back: list[Any] = []
+    with open_store(url, namespace="parts", timeout=5) as other:
+        appender: Any = other._log.backend._appender  # type: ignore[attr-defined]
+        put = appender._put
+
+        def write_some(documents: Any) -> None:
+            parts = documents[:2] if len(documents) > 1 else []
+            held_back.append(documents[len(parts) :])
+            if parts:
+                put(parts)
+
+        appender._put = write_some
+        other.append_batch(batch)
+
+        # When somebody's look finds these, and the commit stands before it asks whether it does
+        reader: Any = store._log.backend._reader  # type: ignore[attr-defined]
+        pieces_of = reader._pieces
+
+        def found_then_complete(found: Any) -> Any:
+            pieces = pieces_of(found)
+            while held_back:
+                put(held_back.pop(0))
+            return pieces
+
+        monkeypatch.setattr(reader, "_pieces", found_then_complete)
+        seen = looks[look]()
+
+        # Then it sees all of the batch, or none of it
+        assert not held_back
+        assert seen in (0, MANY)
+        assert looks[look]() == MANY
+
+
 def test_orphans_go_when_a_store_is_opened_and_their_place_is_taken(
     url: str, store: EventStore
 ) -> None:
