@@ -212,7 +212,13 @@ class CommitReader:
                         wanted.remove(key)
                 if len(newest) < limit:
                     break
-                below = {self._end_field: {"$lt": newest[-1].last}}
+                # Who raced for the same place wrote parts that end alike: one that counts for
+                # nothing must not hide the one that counts.
+                end = newest[-1].last
+                passed = [piece.document["_id"] for piece in newest if piece.last == end]
+                if below.get(self._end_field) == {"$lte": end}:
+                    passed += below["_id"]["$nin"]
+                below = {self._end_field: {"$lte": end}, "_id": {"$nin": passed}}
         return found
 
     def _newest(self, query: Mapping[str, Any], limit: int) -> Any:

@@ -190,6 +190,17 @@ def test_parts_whose_writer_was_lost_are_nobodys_events(store: EventStore) -> No
     assert store.count_events(EventQuery(entity_id="n-5")) == 1
 
 
+def test_parts_that_count_for_nothing_hide_none_that_end_alike(store: EventStore) -> None:
+    for count in range(1, 9):
+        # Given a lost writer's parts at the place where another's commit then stands
+        leave_orphans(store, [note("n-1") for _ in range(MANY)])
+        store.append_batch([note("n-1") for _ in range(MANY)])
+
+        # When the version is looked up, then it is that of the last event, whichever comes first
+        assert store.get_current_version("note", "n-1") == count * MANY
+    assert_log_is_sound(store)
+
+
 @pytest.mark.parametrize("look", ["version", "events by id"])
 def test_a_look_beside_a_writer_sees_all_parts_of_a_commit_or_none(
     url: str, store: EventStore, monkeypatch: pytest.MonkeyPatch, look: str
