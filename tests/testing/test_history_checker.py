@@ -778,7 +778,7 @@ def _overlook_every_other_id(patch: pytest.MonkeyPatch) -> None:
 
 def _leak_an_error(patch: pytest.MonkeyPatch) -> None:
     def leak(*_: object) -> int:
-        raise OSError("the driver's own")
+        raise LookupError("the driver's own")
 
     patch.setattr(MemoryBackend, "count", leak)
 
