@@ -203,9 +203,9 @@ class Appender:
         versions = known.versions
         entities = entities_of(group)
         unknown = [entity for entity in entities if entity_key(entity) not in versions]
-        found = self._reader.versions(unknown)
+        found = self._reader.versions(unknown, known.last)
         versions.update((entity_key(entity), found.get(entity, 0)) for entity in unknown)
-        twins = self._reader.with_ids(keys_of(group))
+        twins = self._reader.with_ids(keys_of(group), known.last)
         return LogState(
             head=known.last,
             recorded_at=known.recorded_at,

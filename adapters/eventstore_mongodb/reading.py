@@ -13,7 +13,7 @@ from contextlib import closing
 from functools import partial
 from itertools import chain, islice
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pymongo.collection import Collection as MongoCollection
 from pymongo.read_concern import ReadConcern
@@ -44,6 +44,8 @@ from eventstore_mongodb.selecting import (
     telling_keys,
     time_clauses,
 )
+
+_T = TypeVar("_T")
 
 Commits = MongoCollection[Any]
 
@@ -173,16 +175,22 @@ class CommitReader:
 
     # --- By identity
 
-    def with_ids(self, keys: Sequence[EventKey]) -> list[Event]:
-        """Return the events of these identities, those that are recorded."""
+    def with_ids(self, keys: Sequence[EventKey], head: int | None = None) -> list[Event]:
+        """Return the events of these identities, those that are recorded; ``head`` as in
+        ``_of_whole_commits``."""
+        return self._of_whole_commits(partial(self._with_ids, keys), head)
+
+    def _with_ids(self, keys: Sequence[EventKey], head: int | None) -> list[Event] | None:
         wanted = {(tenant_id, event_id.bytes) for tenant_id, event_id in keys}
         events: list[Event] = []
         for start in range(0, len(keys), _WINDOW):
             ids = [id_key(event_id) for _, event_id in keys[start : start + _WINDOW]]
             query = {"events.id": ids[0] if len(ids) == 1 else {"$in": ids}}
             bare = set(map(bytes, ids))
-            _, standing = self._whole_commits(partial(self.find, query))
-            for piece in standing:
+            pieces = self._pieces(self.find(query))
+            if (whole := _of_whole(pieces, head)) is None:
+                return None
+            for piece in self.standing(whole):
                 events += [
                     event
                     for event in piece.events_with_ids(bare)
@@ -190,8 +198,12 @@ class CommitReader:
                 ]
         return events
 
-    def versions(self, entities: Collection[Entity]) -> dict[Entity, int]:
-        """Return the versions of entities, those that have events."""
+    def versions(self, entities: Collection[Entity], head: int | None = None) -> dict[Entity, int]:
+        """Return the versions of entities, those that have events; ``head`` as in
+        ``_of_whole_commits``."""
+        return self._of_whole_commits(partial(self._versions, entities), head)
+
+    def _versions(self, entities: Collection[Entity], head: int | None) -> dict[Entity, int] | None:
         by_key = {entity_key(entity): entity for entity in entities}
         keys = list(by_key)
         found: dict[Entity, int] = {}
@@ -204,8 +216,12 @@ class CommitReader:
                 # the search goes on below it.
                 limit = len(wanted)
                 query = {**any_key(sorted(wanted)), **below}
-                newest, standing = self._whole_commits(partial(self._newest, query, limit))
-                for piece in standing:
+                newest = self._pieces(
+                    self.find(query, WITHOUT_EVENTS).sort(self._end_field, -1).limit(limit)
+                )
+                if (whole := _of_whole(newest, head)) is None:
+                    return None
+                for piece in self.standing(whole):
                     versions = piece.versions()
                     for key in wanted & versions.keys():
                         found[by_key[key]] = versions[key]
@@ -221,26 +237,17 @@ class CommitReader:
                 below = {self._end_field: {"$lte": end}, "_id": {"$nin": passed}}
         return found
 
-    def _newest(self, query: Mapping[str, Any], limit: int) -> Any:
-        return self.find(query, WITHOUT_EVENTS).sort(self._end_field, -1).limit(limit)
+    def _of_whole_commits(self, look: Callable[[int | None], _T | None], head: int | None) -> _T:
+        """Return what ``look`` finds in commits that stood when it began, up to ``head``.
 
-    def _whole_commits(
-        self, search: Callable[[], Iterable[Any]]
-    ) -> tuple[Sequence[Piece], Sequence[Piece]]:
-        """Return what is found, and of that what stands: of each commit all parts that there are
-        to be found, or none.
-
-        A search that is not bounded by a head may meet a commit that is just being written, with
-        some of its parts; before its token is looked for, it may stand. So only those count that
-        stood when the search began.
+        A look that is not bounded may meet a commit that is just being written, with some of its
+        parts, and ask whether it stands when it does. Where the caller has not read the head
+        before, that is only read if parts are met, and then the look begins again.
         """
-        head = self.seen
-        pieces = self._pieces(search())
-        if any(piece.is_part and piece.commit > head for piece in pieces):
-            head = self.head()
-            pieces = self._pieces(search())
-        whole = [piece for piece in pieces if not piece.is_part or piece.commit <= head]
-        return pieces, self.standing(whole)
+        if (found := look(head)) is None:
+            found = look(self.head())
+        assert found is not None  # noqa: S101 - a look with a head does not ask for one
+        return found
 
     # --- Summaries
 
@@ -507,6 +514,16 @@ class CommitReader:
 
     def _commit(self, document: Any) -> StoredCommit:
         return StoredCommit(self._raw(document))
+
+
+def _of_whole(pieces: Sequence[Piece], head: int | None) -> Sequence[Piece] | None:
+    """Return those of ``pieces`` that are no parts of a commit beyond ``head``; None where that
+    is needed and not known."""
+    if not any(piece.is_part for piece in pieces):
+        return pieces
+    if head is None:
+        return None
+    return [piece for piece in pieces if not piece.is_part or piece.commit <= head]
 
 
 def _last_of(piece: Piece) -> int:
