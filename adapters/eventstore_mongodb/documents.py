@@ -86,8 +86,8 @@ NEW: Final = "new"
 """The key of an entity's first event; followed by a type, of that type."""
 
 PART: Final = 20
-"""Events in a part at most; a commit of more stands in parts. Fewer make a batch slower to write,
-more an event slower to find."""
+"""Events in a document at most; a commit of more stands in parts. Fewer make a batch slower to
+write, more an event slower to find. Whoever reads format 2 relies on it."""
 
 _OF_TENANTS: Final = "tenants:"
 _EMPTY: Final = b"{}"

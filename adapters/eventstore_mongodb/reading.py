@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import closing
 from functools import partial
 from itertools import chain, islice
-from time import monotonic
 from typing import Any, Final, TypeVar
 
 from pymongo.collection import Collection as MongoCollection
@@ -29,6 +28,7 @@ from eventstore_mongodb.documents import (
     NEW,
     ONLY_COUNTS,
     ONLY_TOKEN,
+    PART,
     WITHOUT_EVENTS,
     Piece,
     Projection,
@@ -65,8 +65,6 @@ _BATCH: Final = 500
 _PARTS: Final = 50
 """Parts of one commit fetched at once."""
 _PLACES: Final = 1000
-_CUT_KEPT: Final = 1.0
-"""Seconds for which a document is not read again that the last page did not exhaust."""
 
 _ONLY_LAST: Final[Projection] = {"_id": 0, "last": 1}
 """The projection of where a commit ends: the index holds it."""
@@ -93,14 +91,11 @@ class CommitReader:
         self._session = session
         self.seen = 0
         """The head, as it was seen last."""
-        self._end = (0, 0)
-        """A sequence, and where the commit that holds it ends."""
-        self._cut: tuple[Piece | None, float] = (None, 0.0)
-        """In what the last page ended, and when that was."""
         self._too_wide: Sequence[Mapping[str, Any]] = ()
         """A range of times that holds too much to be fetched at once."""
         self._places: dict[Entity, tuple[int, int]] = {}
-        """Where a page of an entity ended: version and sequence."""
+        """Where a page of an entity ended: version and sequence. To be looked at again, for the
+        log may have been put back since."""
 
     # --- The tail
 
@@ -144,7 +139,8 @@ class CommitReader:
         """Return a page of events."""
         if page.order_by == "timestamp":
             return page_by_time(self, page, _acceptor(page) or (lambda _: True))
-        after = max(page.after, self._place(page))
+        place = self._place(page)
+        after = max(page.after, place - 1)
         wanted = page.limit + page.offset
         needles = needles_of(page.query)
         accept = _acceptor(page)
@@ -159,7 +155,11 @@ class CommitReader:
             page.query, lowest, highest, ascending=page.ascending, wanted=wanted
         )
         with closing(pieces):
-            for piece in pieces:
+            begin = [*islice(pieces, 1)] if place else []
+            if place and not (begin and _holds(begin[0], page, place)):
+                self._places.clear()
+                return self.page(page)
+            for piece in chain(begin, pieces):
                 if key and piece.versions().get(key, 0) <= page.above_version:
                     continue
                 events = piece.events(needles, lowest, highest)
@@ -167,7 +167,6 @@ class CommitReader:
                     events = [event for event in events if accept(event)]
                 taken += events if page.ascending else reversed(events)
                 if len(taken) >= wanted:
-                    self._cut = (piece, monotonic())
                     break
         taken = taken[page.offset : wanted]
         self._remember_place(page, taken)
@@ -313,15 +312,12 @@ class CommitReader:
         """Yield, in order, what holds something above ``after`` and up to ``up_to``: a window of
         sequences at a time, which is fetched as it comes and sorted here, so that no engine has
         to. A window grows where it held less than is wanted."""
-        if ascending and after < up_to and (piece := self._cut_at(after + 1)) is not None:
-            yield piece
-            after = piece.last
         if after >= up_to:
             return
         if ascending and not clause:
             yield from self._chain(after, up_to)
             return
-        low, high = after, self._end_of_commit(up_to)
+        low, high = after, self._end_of_holder(up_to, self._end_field if clause else "last")
         width = max(wanted, _WINDOW)
         growth = _GROWTH if clause else 1  # without one every window is full
         while low < high:
@@ -461,29 +457,16 @@ class CommitReader:
             if not piece.is_part or tokens.get(piece.commit) == piece.token
         ]
 
-    def _end_of_commit(self, sequence: int) -> int:
-        """Return the last sequence of the commit that holds ``sequence``."""
-        known, end = self._end
-        if known != sequence:
-            found = self.find({"last": {"$gte": sequence}}, _ONLY_LAST).sort("last", 1).limit(1)
-            end = next((int(commit["last"]) for commit in found), sequence)
-            self._end = (sequence, end)
-        return end
-
-    def _cut_at(self, sequence: int) -> Piece | None:
-        """Return that in which the last page ended, if it was only just read, and the next one
-        begins there."""
-        piece, when = self._cut
-        if piece is None or monotonic() - when > _CUT_KEPT:
-            return None
-        return piece if piece.first < sequence <= piece.last else None
+    def _end_of_holder(self, sequence: int, field: str) -> int:
+        """Return a bound of ``field`` (the end of a document's events, or of a commit) in what
+        holds ``sequence``."""
+        if field == END:
+            return sequence + PART - 1
+        found = self.find({"last": {"$gte": sequence}}, _ONLY_LAST).sort("last", 1).limit(1)
+        return next((int(commit["last"]) for commit in found), sequence)
 
     def up_to(self, page: PageRequest) -> int:
-        if page.up_to is not None:
-            return page.up_to
-        head = self.head()
-        self._end = (head, head)
-        return head
+        return self.head() if page.up_to is None else page.up_to
 
     # --- Where a page of an entity ended
 
@@ -514,6 +497,14 @@ class CommitReader:
 
     def _commit(self, document: Any) -> StoredCommit:
         return StoredCommit(self._raw(document))
+
+
+def _holds(piece: Piece, page: PageRequest, place: int) -> bool:
+    """Return whether the version that a page of an entity begins after still stands there."""
+    events = piece.events(needles_of(page.query), place - 1, place)
+    return any(
+        event.version == page.above_version and page.query.matches(event) for event in events
+    )
 
 
 def _of_whole(pieces: Sequence[Piece], head: int | None) -> Sequence[Piece] | None:
