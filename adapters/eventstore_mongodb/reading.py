@@ -209,11 +209,13 @@ class CommitReader:
         for start in range(0, len(keys), _AT_ONCE):
             wanted = set(keys[start : start + _AT_ONCE])
             below: Mapping[str, Any] = {}
+            widening = 1
             while wanted:
                 # The newest come first, so each that is looked at settles an entity or more;
                 # unless it is no commit's, or in a log of format 1 holds another tenant's: then
                 # the search goes on below it.
-                limit = len(wanted)
+                limit = len(wanted) * widening
+                widening = min(widening * 4, _AT_ONCE)
                 query = {**any_key(sorted(wanted)), **below}
                 newest = self._pieces(
                     self.find(query, WITHOUT_EVENTS).sort(self._end_field, -1).limit(limit)

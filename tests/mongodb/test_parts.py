@@ -56,11 +56,13 @@ def leave_orphans(store: EventStore, events: list[Event]) -> None:
         put(documents)
 
     appender._put = lost
+    timeout = store._log.backend._timeout  # type: ignore[attr-defined]
     store._log.backend._timeout = 0.1  # type: ignore[attr-defined]
     with pytest.raises(StoreUnavailableError) as raised:
         store._log.backend.commit([_batch(events)], 0.1)
     assert not raised.value.may_have_written
     appender._put = put
+    store._log.backend._timeout = timeout  # type: ignore[attr-defined]
 
 
 def _batch(events: list[Event]) -> Any:
