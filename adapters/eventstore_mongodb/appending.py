@@ -85,6 +85,10 @@ _PAUSE: Final = 0.002
 """Seconds that who has lost pauses at most. It does not grow: the longer a pause, the likelier
 that the winner, who has none, wins again. With pauses that doubled up to 10 ms the slowest of four
 racing processes had 0.3 of its fair share, with this 0.55, for 5 % less in all."""
+_PROMPT: Final = 0.5
+"""Seconds that the insert of a commit may take before it is looked whether it was right …"""
+_BYTES_A_SECOND: Final = 2_000_000
+"""… and for a large one as many more as it takes to send it at this rate."""
 _PAUSE_IN_DOUBT: Final = 0.01
 _PATIENCE: Final = 0.9
 """Of the time that is left, for which a gap is waited out: to say that it stays takes time too, and
@@ -308,12 +312,13 @@ class Appender:
         """
         first, token = written.first, written.token
         parts_left = written.parts
-        is_sent = is_stored = False
+        is_sent = is_stored = is_repeated = False
         doubt: PyMongoError | None = None
         while True:
+            is_sending = False
             try:
                 with pymongo.timeout(max(deadline - time.monotonic(), INSTANT)):
-                    if doubt is not None and not is_stored:
+                    if is_repeated and not is_stored:
                         there = self._commits.find_one({"_id": first}, {"token": 1})
                         if there is not None and there["token"] != token:
                             return False
@@ -324,9 +329,12 @@ class Appender:
                         self._put(parts_left)
                         parts_left = []
                     if not is_stored:
-                        is_sent = True
-                        self._put([written.commit])
-                        is_stored = True
+                        is_sending = True
+                        # Not to wait for a server that is away: it may come back as a copy from
+                        # before, and would show this commit beyond a gap until it is taken back.
+                        with pymongo.timeout(_PROMPT + len(written.commit.raw) / _BYTES_A_SECOND):
+                            self._put([written.commit])
+                        is_stored, is_sending = True, False
                     if doubt is None and time.monotonic() - known.seen_at < self._trusted:
                         return True
                     if self._stands(known):
@@ -339,7 +347,8 @@ class Appender:
                 doubt = error  # own or another's: to be seen once a majority has it
             except PyMongoError as error:
                 passes = is_passing(error)
-                if is_stored or (is_sent and passes and not surely_unsent(error)):
+                is_sent |= is_sending and passes and not surely_unsent(error)
+                if is_stored or is_sent:
                     doubt = error
                 if doubt is None and not passes:
                     raise translated(error) from error
@@ -352,6 +361,7 @@ class Appender:
                         f" db.currentOp() shows it): {error}",
                         may_have_written=doubt is not None,
                     ) from error
+            is_repeated = True
             time.sleep(random.random() * _PAUSE_IN_DOUBT)  # noqa: S311 - no secret
 
     def _stands(self, known: _Known) -> bool:
