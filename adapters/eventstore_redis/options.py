@@ -111,7 +111,7 @@ def _address_of(settings: Settings) -> dict[str, Any]:
     except ValueError:
         # Without the cause, which shows what it took for a port: often the rest of a password.
         raise ConfigurationError(
-            f"url: {settings.safe_url} must look like {settings.scheme}://user:password@host:port;"
+            f"url: must look like {settings.scheme}://user:password@host:port;"
             " percent-encode what else is in the password"
         ) from None
     return {"host": "localhost", "port": 6379, **address}
