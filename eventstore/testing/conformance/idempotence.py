@@ -436,8 +436,13 @@ class IdempotenceTests(Conformance):
                 store.append_batch([*batch, note()])
             return monotonic() - began
 
-        ordinary = seconds([uuid4() for _ in range(_MANY_IDS)])
+        # As many as show it, but for a fake that is slow with any
+        count = _MANY_IDS // 10
+        ordinary = seconds([uuid4() for _ in range(count)])
+        if ordinary < 1.0:
+            count = _MANY_IDS
+            ordinary = seconds([uuid4() for _ in range(count)])
 
-        hostile = seconds([UUID(int=7 + n * (2**61 - 1)) for n in range(_MANY_IDS)])
+        hostile = seconds([UUID(int=7 + n * (2**61 - 1)) for n in range(count)])
 
-        assert hostile < 3 * ordinary + 1.0  # by their numbers it took sixty times as long
+        assert hostile < 6 * ordinary + 1.0  # by their numbers it took sixty times as long
