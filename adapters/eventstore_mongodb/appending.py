@@ -77,9 +77,9 @@ from eventstore_mongodb.server import in_doubt, is_passing, surely_unsent, trans
 
 _CATCH_UP: Final = 64
 """Commits of others looked through one by one, rather than to forget what was known."""
-TRUSTED: Final = 0.05
+TRUSTED: Final = 0.03
 """Seconds after it was seen for which the tail is trusted to stand: less than it takes to restart
-a server or to make a log anew."""
+a server, and waited out by whoever removes a log."""
 _KNOWN_ENTITIES: Final = 20_000
 _PAUSE: Final = 0.002
 """Seconds that who has lost pauses at most. It does not grow: the longer a pause, the likelier

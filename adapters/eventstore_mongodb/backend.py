@@ -94,7 +94,8 @@ class MongoBackend(Backend):
         client = cls._connect(settings)
         try:
             with driver_errors(time_left(settings.timeout)):
-                return Namespace(cls._database(client, settings), settings.namespace).drop()
+                there = Namespace(cls._database(client, settings), settings.namespace)
+                return there.drop(cls.trusted)
         finally:
             closed(client, time_left(settings.timeout))
 

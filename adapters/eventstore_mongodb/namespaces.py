@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -12,7 +13,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 from uuid_utils.compat import uuid4
 
-from eventstore.errors import ConfigurationError, LogReplacedError
+from eventstore.errors import ConfigurationError, LogReplacedError, StoreUnavailableError
 from eventstore_mongodb.documents import END
 
 FORMAT: Final = {"reader": 2, "writer": 2}
@@ -21,6 +22,9 @@ to it. A log keeps the format it was made with: whoever wrote it may still be at
 
 LOG: Final = {"_id": "log"}
 """The document about the log, in ``<namespace>.meta``."""
+
+_DROPPING: Final = "dropping"
+"""In that document once the log is being removed."""
 
 _INDEXES: Final = ("last", (("keys", 1), (END, 1)), "events.id", "time_index")
 
@@ -68,13 +72,13 @@ class Namespace:
     def existing_log(self) -> About | None:
         """Return what the log says of itself, None where there is no log; ConfigurationError if
         what is there is none of ours."""
-        # In this order: whoever makes a log writes its id before its first commit.
-        strange = self.commits.find_one({}, {"_id": 1})
-        about = self.meta.find_one(LOG)
+        about = self._found()
         if about is None:
-            if strange or self.meta.find_one({"_id": {"$ne": LOG["_id"]}}, {"_id": 1}):
-                raise self._not_ours()
             return None
+        if _DROPPING in about:
+            raise StoreUnavailableError(
+                f"the log {self._name!r} is being dropped; where that was cut off, drop it again"
+            )
         try:
             log_id, (reader, writer) = about["log_id"], map(about["format"].get, FORMAT)
             too_new = reader > FORMAT["reader"] or writer > FORMAT["writer"]
@@ -96,14 +100,34 @@ class Namespace:
                 " it anew"
             )
 
-    def drop(self) -> bool:
+    def drop(self, trusted: float) -> bool:
         """Remove the log and return whether it was there; ConfigurationError if it is none of
-        ours."""
-        is_there = self.existing_log() is not None
-        if is_there:
-            self.commits.drop()
-            self.meta.drop()
-        return is_there
+        ours. ``trusted`` is for how many seconds an appender trusts what it has seen."""
+        found = self._found()
+        if found is None:
+            return False
+        if _DROPPING not in found:
+            self.existing_log()
+            # Nobody opens it from here on, nor makes it anew before all of it is gone.
+            self.meta.update_one(LOG, {"$set": {_DROPPING: True}, "$unset": {"log_id": ""}})
+        self.commits.drop()
+        # Whoever saw the log a moment ago may still append without another look, and so make the
+        # collection again.
+        time.sleep(trusted)
+        self.commits.drop()
+        self.meta.drop()
+        return True
+
+    def _found(self) -> Mapping[str, Any] | None:
+        """Return the document about the log; ConfigurationError where something else is there."""
+        # In this order: whoever makes a log writes its id before its first commit.
+        strange = self.commits.find_one({}, {"_id": 1})
+        about: Mapping[str, Any] | None = self.meta.find_one(LOG)
+        if about is None and (
+            strange or self.meta.find_one({"_id": {"$ne": LOG["_id"]}}, {"_id": 1})
+        ):
+            raise self._not_ours()
+        return about
 
     def refuse_what_cannot_hold_a_log(self) -> None:
         """Raise ConfigurationError for a view, a capped collection or the like in our place."""

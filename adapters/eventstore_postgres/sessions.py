@@ -101,10 +101,13 @@ class Sessions:
 
     def connect(self, timeout: float = inf) -> Session:
         """Return a new connection, which the caller closes."""
-        with deadline(min(timeout, self.timeout)), connecting(self._where):
-            session = Session.connect(self._conninfo, **self._kwargs)
+        with deadline(min(timeout, self.timeout)):
+            with connecting(self._where):
+                session = Session.connect(self._conninfo, **self._kwargs)
             try:
-                self._configure(session)
+                # Apart, for the reasons why no connection is made say nothing of one that stands.
+                with translated(f"cannot connect to {self._where}"):
+                    self._configure(session)
             except BaseException:
                 session.close()
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ def before_insert(store: EventStore, what: Callable[[], object]) -> None:
         put(documents)
 
     appender._put = held
+
+
+def collection_type(store: EventStore) -> Any:
+    """Return the class of the driver's, or the fake's, collections."""
+    return type(store._log.backend._commits)  # type: ignore[attr-defined]
 
 
 def test_a_restore_while_an_append_waits_leaves_no_gap(
@@ -196,6 +202,60 @@ def test_a_log_that_was_dropped_is_told(url: str) -> None:
         for call in (store.get_current_sequence, lambda: store.append(note()), store.checkpoint):
             with pytest.raises(LogReplacedError, match="open it anew"):
                 call()
+
+
+def test_an_append_in_the_midst_of_a_drop_leaves_nothing_behind(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a store that has just seen its log, and so appends without another look
+    with open_store(url, namespace="amidst") as store:
+        store.append_batch(notes(3))
+        kind = collection_type(store)
+        drop = kind.drop
+        late: list[object] = []
+
+        def and_append(collection: Any) -> None:
+            drop(collection)
+            if collection.name == "amidst.commits" and not late:
+                late.append(None)
+                with suppress(LogReplacedError):
+                    late.append(store.append(note()).sequence)
+
+        # When it appends right after the log's collection is gone
+        monkeypatch.setattr(kind, "drop", and_append)
+        assert drop_namespace(url, namespace="amidst")
+        monkeypatch.undo()
+
+        # Then nobody takes what it has made for a log, nor for something else
+        assert late
+        with pytest.raises(LogReplacedError):
+            store.append(note())
+        with open_store(url, namespace="amidst") as anew:
+            assert anew.append(note()).sequence == 1
+    drop_namespace(url, namespace="amidst")
+
+
+def test_a_drop_that_was_cut_off_is_told_and_ended_by_the_next(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(url, namespace="cut_off") as store:
+        store.append(note())
+
+    def killed(collection: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(collection_type(store), "drop", killed)
+    with pytest.raises(KeyboardInterrupt):
+        drop_namespace(url, namespace="cut_off")
+    monkeypatch.undo()
+
+    with pytest.raises(StoreUnavailableError, match="drop it again"):
+        open_store(url, namespace="cut_off", timeout=0.3)
+    assert drop_namespace(url, namespace="cut_off")
+    assert not drop_namespace(url, namespace="cut_off")
+    with open_store(url, namespace="cut_off") as anew:
+        assert anew.get_current_sequence() == 0
+    drop_namespace(url, namespace="cut_off")
 
 
 def test_a_join_of_a_log_made_anew_is_refused(server: MongoServer, namespace: str) -> None:

@@ -65,6 +65,18 @@ def test_a_restart_between_calls_goes_unnoticed(own_server: PostgresServer) -> N
             assert store.wait_for_events(n - 1, timeout=WAIT)
 
 
+def test_a_server_that_goes_down_while_a_connection_is_settled_is_tried_again(
+    server: PostgresServer, namespace: str
+) -> None:
+    with Proxy("127.0.0.1", server.port) as proxy:
+        url = server.url_at(proxy.host, proxy.port)
+        with open_store(url, namespace=namespace) as store:
+            proxy.reset()
+            cut = proxy.cut_before_answer(b"default_transaction_isolation")
+            assert store.append(note()).sequence == 1
+            assert cut.wait(0)
+
+
 def test_an_outage_is_told_in_time_and_nothing_was_written(own_server: PostgresServer) -> None:
     with open_store(own_server.url, namespace="outage", timeout=1) as store:
         own_server.stop("fast")
