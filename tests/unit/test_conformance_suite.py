@@ -54,7 +54,7 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         [*command, f"--junitxml={report}", str(Path(__file__).with_name("conformance_faults.py"))],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
@@ -66,11 +66,13 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return cases
 
 
+@pytest.mark.timeout(330)
 def test_every_fault_is_caught(failed: dict[str, list[str]]) -> None:
     assert len(failed) >= 20
     assert [fault for fault, names in failed.items() if not names] == []
 
 
+@pytest.mark.timeout(330)
 def test_a_fault_fails_some_tests_and_not_all(failed: dict[str, list[str]]) -> None:
     """A class that fails as a whole would tell of a broken set-up, not of the fault."""
     assert all(len(names) < 150 for names in failed.values())
