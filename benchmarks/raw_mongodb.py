@@ -14,8 +14,8 @@ from bson.codec_options import CodecOptions
 from pymongo.write_concern import WriteConcern
 
 from benchmarks.contest import Raw
+from eventstore.backend import to_microseconds
 from eventstore.bench.measure import Step
-from eventstore.encoding import to_microseconds
 from eventstore.event import Event
 
 _DATABASE: Final = "eventstore"

@@ -16,9 +16,9 @@ import msgspec
 import redis
 
 from benchmarks.contest import Raw
+from eventstore.backend import to_microseconds
 from eventstore.bench.measure import Latencies, Step
 from eventstore.bench.workloads import PAGE, woken
-from eventstore.encoding import to_microseconds
 from eventstore.event import Entity, Event
 
 _PREFIX: Final = "{raw}:"

@@ -19,9 +19,9 @@ import msgspec
 
 from benchmarks.contest import Raw
 from eventstore import open_store
+from eventstore.backend import to_microseconds
 from eventstore.bench.measure import Step
 from eventstore.bench.workloads import PAGE
-from eventstore.encoding import to_microseconds
 
 _EVENT_COLUMNS: Final = (
     "sequence", "previous", "batch_sequence", "event_id", "tenant_id", "entity_type", "entity_id",

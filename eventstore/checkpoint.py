@@ -7,8 +7,8 @@ from uuid import UUID
 
 import msgspec
 
+from eventstore._core.checks import checked_integer, checked_name, shown
 from eventstore.errors import InvalidQueryError
-from eventstore.names import checked_integer, checked_name, shown
 
 
 class Checkpoint(msgspec.Struct, frozen=True):

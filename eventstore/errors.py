@@ -28,8 +28,6 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from eventstore.query import AppendCondition
-
 
 def _rebuild(cls: type[EventStoreError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
     error = cls.__new__(cls, *args)
@@ -86,12 +84,13 @@ class VersionConflictError(ConcurrencyError):
 class ConditionFailedError(ConcurrencyError):
     """A recorded event matches the query of an append condition."""
 
-    def __init__(self, *, condition: AppendCondition, sequence: int) -> None:
+    def __init__(self, *, condition: Any, sequence: int) -> None:
         super().__init__(
             f"the event at sequence {sequence} matches the append condition:"
             " read again from there and decide anew"
         )
         self.condition = condition
+        """The ``AppendCondition`` that was given."""
         self.sequence = sequence
         """The sequence of an event that matches (there may be more)."""
 

@@ -16,23 +16,25 @@ from typing import Final, Self
 import msgspec
 from uuid_utils.compat import uuid4
 
-from eventstore.backend import Backend, Capability, PageRequest
-from eventstore.commit import (
+from eventstore.backend import (
     Accepted,
+    Backend,
     Batch,
+    Capability,
+    Draft,
     EventKey,
     Identity,
     LogState,
     Outcome,
+    PageRequest,
+    Settings,
     entities_of,
     plan,
     twins_of,
 )
-from eventstore.encoding import Draft
 from eventstore.errors import ConfigurationError, LogReplacedError, UnsupportedOperationError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
-from eventstore.url import Settings
 
 
 class _Record(msgspec.Struct, gc=False):

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 import msgspec
 from msgspec.structs import force_setattr
 
-from eventstore.checkpoint import Checkpoint
-from eventstore.errors import InvalidQueryError
-from eventstore.names import (
+from eventstore._core.checks import (
     check_count,
     checked_collection,
     checked_integer,
@@ -22,9 +20,11 @@ from eventstore.names import (
     checked_time,
     shown,
 )
+from eventstore.checkpoint import Checkpoint
+from eventstore.errors import InvalidQueryError
 
 if TYPE_CHECKING:
-    from eventstore.encoding import Draft
+    from eventstore.backend.draft import Draft
     from eventstore.event import Event
 
 _T = TypeVar("_T")
@@ -47,6 +47,7 @@ _VALUES: Final = (
     "from_timestamp",
     "to_timestamp",
 )
+_FILTERS: Final = (*_VALUES, "event_types", "tags", "any_of")
 _SHAPING_DEFAULTS: Final = {"limit": None, "offset": 0, "order_by": "sequence", "ascending": True}
 
 
@@ -147,6 +148,11 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
         return isinstance(self.from_sequence, Checkpoint) or any(
             isinstance(each.from_sequence, Checkpoint) for each in self.any_of or ()
         )
+
+    @property
+    def filters_nothing(self) -> bool:
+        """Whether every event matches."""
+        return all(getattr(self, field) is None for field in _FILTERS)
 
     def shaped_by(self) -> str | None:
         """Return the first of limit, offset, order_by and ascending that is set, if any."""

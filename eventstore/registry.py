@@ -10,18 +10,18 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
+from eventstore._core.log import Log
+from eventstore._core.retrying import by_the_system, keep_trying, logger
 from eventstore.backend import Backend
-from eventstore.deadline import within
-from eventstore.durability import report_risk
+from eventstore.backend.deadline import within
+from eventstore.backend.durability import report_risk
+from eventstore.backend.settings import Settings, split_url
 from eventstore.errors import (
     ConfigurationError,
     MissingDriverError,
     UnsupportedOperationError,
 )
-from eventstore.log import Log
-from eventstore.retrying import by_the_system, keep_trying, logger
 from eventstore.store import EventStore
-from eventstore.url import Settings, split_url
 
 GROUP: Final = "eventstore.adapters"
 URL_VARIABLE: Final = "EVENTSTORE_URL"

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 from uuid import UUID
 
-from eventstore import appending, reading
-from eventstore.appending import Expectation
+from eventstore._core import appending, reading
+from eventstore._core.appending import Expectation
+from eventstore._core.checks import checked_integer, checked_name, checked_tenant, shown
+from eventstore._core.log import Log
 from eventstore.backend import Capability, PageRequest
 from eventstore.checkpoint import Checkpoint
 from eventstore.errors import (
@@ -16,8 +18,6 @@ from eventstore.errors import (
     StoreClosedError,
 )
 from eventstore.event import Entity, Event
-from eventstore.log import Log
-from eventstore.names import checked_integer, checked_name, checked_tenant, shown
 from eventstore.query import AppendCondition, EventQuery, refuse_shape
 from eventstore.result import AppendResult
 from eventstore.versions import ExpectedVersion

@@ -13,11 +13,11 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from eventstore.appending import batch_of, result_of
-from eventstore.commit import Batch, Identity, Repeated, judge_repeat, twins_of
+from eventstore._core.appending import batch_of, result_of
+from eventstore._core.log import Log
+from eventstore.backend.planner import Batch, Identity, Repeated, judge_repeat, twins_of
 from eventstore.errors import EventStoreError, InvalidEventError
 from eventstore.event import Event, ExportedEvent
-from eventstore.log import Log
 from eventstore.result import AppendResult
 from eventstore.store import EventStore
 from eventstore.versions import ExpectedVersion

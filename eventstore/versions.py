@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from eventstore._core.checks import MAX_INT64, shown
 from eventstore.errors import InvalidEventError
-from eventstore.names import MAX_INT64, shown
 
 
 class ExpectedVersion(IntEnum):

@@ -12,7 +12,7 @@ import psycopg
 from secrets_scan import a_password
 
 from eventstore import Event, EventStoreError, open_store
-from eventstore.commit import Batch, LogState
+from eventstore.backend import Batch, LogState
 from eventstore.testing.servers import PostgresServer
 from eventstore_postgres.appending import Appender
 

@@ -42,18 +42,18 @@ import pymongo
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from eventstore.backend import PageRequest
-from eventstore.commit import (
+from eventstore.backend import (
+    INSTANT,
     Accepted,
     Batch,
     LogState,
     Outcome,
+    PageRequest,
     entities_of,
     keys_of,
     plan,
     twins_of,
 )
-from eventstore.deadline import INSTANT
 from eventstore.errors import (
     BatchTooLargeError,
     CorruptLogError,
@@ -61,7 +61,9 @@ from eventstore.errors import (
     LogReplacedError,
     StoreUnavailableError,
 )
-from eventstore_mongodb.documents import (
+from eventstore_mongodb.connections import in_doubt, is_passing, surely_unsent, translated
+from eventstore_mongodb.reading import CommitReader, Commits
+from eventstore_mongodb.records import (
     ONLY_IDS,
     OPTIONS,
     RAW,
@@ -72,8 +74,6 @@ from eventstore_mongodb.documents import (
     commit_of,
     entity_key,
 )
-from eventstore_mongodb.reading import CommitReader, Commits
-from eventstore_mongodb.server import in_doubt, is_passing, surely_unsent, translated
 
 _CATCH_UP: Final = 64
 """Commits of others looked through one by one, rather than to forget what was known."""

@@ -17,10 +17,18 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from eventstore.backend import Backend, Capability, PageRequest
-from eventstore.commit import Batch, EventKey, Outcome
-from eventstore.deadline import time_left
-from eventstore.durability import report_risk
+from eventstore.backend import (
+    Backend,
+    Batch,
+    Capability,
+    Durability,
+    EventKey,
+    Outcome,
+    PageRequest,
+    Settings,
+    report_risk,
+    time_left,
+)
 from eventstore.errors import (
     ConfigurationError,
     EventStoreError,
@@ -29,12 +37,8 @@ from eventstore.errors import (
 )
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
-from eventstore.url import Durability, Settings
 from eventstore_mongodb.appending import TRUSTED, Appender
-from eventstore_mongodb.documents import OPTIONS, RAW
-from eventstore_mongodb.namespaces import LOG, Namespace
-from eventstore_mongodb.reading import CommitReader, Commits
-from eventstore_mongodb.server import (
+from eventstore_mongodb.connections import (
     Clock,
     Server,
     closed,
@@ -45,6 +49,9 @@ from eventstore_mongodb.server import (
     several_inserted,
     transaction_errors,
 )
+from eventstore_mongodb.opening import LOG, Namespace
+from eventstore_mongodb.reading import CommitReader, Commits
+from eventstore_mongodb.records import OPTIONS, RAW
 from eventstore_mongodb.sweeping import sweep
 
 _DEFAULT_DATABASE: Final = "eventstore"

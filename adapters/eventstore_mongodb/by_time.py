@@ -8,10 +8,9 @@ from contextlib import ExitStack
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from eventstore.backend import PageRequest
-from eventstore.encoding import to_microseconds
+from eventstore.backend import PageRequest, to_microseconds
 from eventstore.event import Event
-from eventstore_mongodb.documents import TIME_CLASSES, Piece, time_range
+from eventstore_mongodb.records import TIME_CLASSES, Piece, time_range
 from eventstore_mongodb.selecting import keys_clause, needles_of, times_of
 
 if TYPE_CHECKING:

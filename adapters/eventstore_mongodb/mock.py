@@ -16,13 +16,12 @@ import bson
 from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 
-from eventstore.backend import Capability
-from eventstore.url import Settings
+from eventstore.backend import Capability, Settings
 from eventstore_mongodb.backend import MongoBackend
-from eventstore_mongodb.documents import OPTIONS, RAW
-from eventstore_mongodb.namespaces import Namespace
+from eventstore_mongodb.connections import Clock, Server
+from eventstore_mongodb.opening import Namespace
 from eventstore_mongodb.reading import CommitReader, Commits
-from eventstore_mongodb.server import Clock, Server
+from eventstore_mongodb.records import OPTIONS, RAW
 
 _named_clients: Final[dict[str, Any]] = {}
 """What ``mongomock://name`` shares within the process."""

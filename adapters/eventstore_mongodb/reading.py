@@ -17,13 +17,11 @@ from typing import Any, Final, TypeVar
 from pymongo.collection import Collection as MongoCollection
 from pymongo.read_concern import ReadConcern
 
-from eventstore.backend import PageRequest
-from eventstore.commit import EventKey
+from eventstore.backend import EventKey, PageRequest
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
-from eventstore.reading import filters_nothing
 from eventstore_mongodb.by_time import page_by_time
-from eventstore_mongodb.documents import (
+from eventstore_mongodb.records import (
     END,
     NEW,
     ONLY_COUNTS,
@@ -254,7 +252,7 @@ class CommitReader:
 
     def count(self, query: EventQuery, head: int) -> int:
         """Return how many events up to ``head`` match."""
-        if filters_nothing(query):
+        if query.filters_nothing:
             return head
         if self._end_field == END and (keys := telling_keys(query)):
             return sum(
@@ -529,7 +527,7 @@ def _within(after: int, up_to: int) -> dict[str, int]:
 
 def _acceptor(page: PageRequest) -> Callable[[Event], bool] | None:
     """Return what tells whether a page takes an event within its bounds; None: all of them."""
-    if filters_nothing(page.query):
+    if page.query.filters_nothing:
         return None
     if not page.above_version:
         return page.query.matches

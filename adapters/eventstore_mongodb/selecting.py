@@ -10,10 +10,10 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
-from eventstore.encoding import to_microseconds
+from eventstore.backend import to_microseconds
 from eventstore.event import Entity
 from eventstore.query import EventQuery
-from eventstore_mongodb.documents import (
+from eventstore_mongodb.records import (
     TIME_CLASSES,
     entity_key,
     keys_of_any_tenant,

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from pymongo.collection import Collection
 
-from eventstore_mongodb.documents import END, OF_PARTS, ONLY_TOKEN
-from eventstore_mongodb.namespaces import LOG, Namespace
+from eventstore_mongodb.opening import LOG, Namespace
+from eventstore_mongodb.records import END, OF_PARTS, ONLY_TOKEN
 
 _AT_ONCE: Final = 5000
 """Parts looked at whenever a store is opened."""

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import psycopg
 
-from eventstore.commit import (
+from eventstore.backend import (
     Accepted,
     Batch,
     EventKey,
@@ -25,8 +25,8 @@ from eventstore.commit import (
 )
 from eventstore.errors import BatchTooLargeError, StoreUnavailableError
 from eventstore.event import Entity, Event
-from eventstore_postgres import wire
-from eventstore_postgres.queries import compared, where, within
+from eventstore_postgres import records
+from eventstore_postgres.selecting import compared, where, within
 from eventstore_postgres.translation import replaced
 
 MOST_BYTES: Final = 500_000_000
@@ -112,7 +112,7 @@ class Appender:
         self._namespace = namespace
         self._log_id = log_id
         self._timeout = timeout
-        self._begin = (wire.int8(ceil(max(timeout, 0.001) * 1000)), b"\1" if notify else b"\0")
+        self._begin = (records.int8(ceil(max(timeout, 0.001) * 1000)), b"\1" if notify else b"\0")
 
     def try_at_once(self, group: Sequence[Batch]) -> Sequence[Outcome] | None:
         """Append in one call; None (and nothing written) where the planner has to judge."""
@@ -152,13 +152,13 @@ class Appender:
         if batch.expected:
             if len(batch.expected) > 1 or batch.expected[0][0] != draft.entity:
                 return None
-            expected = wire.int8(batch.expected[0][1])
+            expected = records.int8(batch.expected[0][1])
         first, version, recorded_at = self._append(
-            "append_one", expected, _unmoved(batch), *wire.row_of(draft)
+            "append_one", expected, _unmoved(batch), *records.row_of(draft)
         )
         if first is None:
             return None
-        return [Accepted(batch.drafts, first, (version,), wire.to_time(recorded_at))]
+        return [Accepted(batch.drafts, first, (version,), records.to_time(recorded_at))]
 
     def _append_many(
         self, group: Sequence[Batch], recorded_at: datetime | None = None
@@ -188,17 +188,17 @@ class Appender:
         first, bases, assigned_at = self._append(
             "append_many",
             _unmoved(group[0]),
-            None if recorded_at is None else wire.time(recorded_at),
-            *(wire.texts([entity[field] for entity in entities]) for field in range(3)),
-            wire.int8s_or_nulls([expected.get(at) for at in range(len(entities))]),
-            *wire.arrays_of(drafts),
-            wire.int8s([at + 1 for at in place]),
-            wire.int8s(nth),
-            wire.int8s(first_in_batch),
+            None if recorded_at is None else records.time(recorded_at),
+            *(records.texts([entity[field] for entity in entities]) for field in range(3)),
+            records.int8s_or_nulls([expected.get(at) for at in range(len(entities))]),
+            *records.arrays_of(drafts),
+            records.int8s([at + 1 for at in place]),
+            records.int8s(nth),
+            records.int8s(first_in_batch),
         )
         if first is None:
             return None
-        recorded_at = wire.to_time(assigned_at)
+        recorded_at = records.to_time(assigned_at)
         versions = [bases[at] + added for at, added in zip(place, nth, strict=True)]
         outcomes = []
         start = 0
@@ -208,7 +208,7 @@ class Appender:
             start = end
         return outcomes
 
-    def _append(self, function: str, *parameters: wire.Value) -> Any:
+    def _append(self, function: str, *parameters: records.Value) -> Any:
         row = self._call(function, *parameters)
         if row[0] == 0:
             raise self._busy()
@@ -219,17 +219,17 @@ class Appender:
         entities = list(entities_of(group))
         head, recorded_at, now, versions, known = self._call(
             "log_state",
-            wire.uuids([event_id for _, event_id in keys]),
-            wire.texts([tenant_id for tenant_id, _ in keys]),
-            *(wire.texts([entity[field] for entity in entities]) for field in range(3)),
+            records.uuids([event_id for _, event_id in keys]),
+            records.texts([tenant_id for tenant_id, _ in keys]),
+            *(records.texts([entity[field] for entity in entities]) for field in range(3)),
         )
         if head is None:
             raise self._busy()
         twins = find(self._cursor, self._namespace, keys) if known else []
         return LogState(
             head=head,
-            recorded_at=None if recorded_at is None else wire.to_time(recorded_at),
-            now=wire.to_time(now),
+            recorded_at=None if recorded_at is None else records.to_time(recorded_at),
+            now=records.to_time(now),
             versions=dict(zip(entities, versions, strict=True)),
             twins=twins_of(twins),
             matches=[self._match(batch, head) for batch in group],
@@ -240,7 +240,7 @@ class Appender:
         if condition is None or condition.match or head <= condition.checked_to:
             return 0
         found = where(condition.query)
-        found.add(compared("sequence", ">"), wire.int8(condition.checked_to))
+        found.add(compared("sequence", ">"), records.int8(condition.checked_to))
         self._cursor.execute(
             self._sql(found.put_in(_FIRST_MATCH)),
             found.parameters,
@@ -249,7 +249,7 @@ class Appender:
         ((sequence,),) = self._cursor.fetchall()
         return int(sequence)
 
-    def _call(self, function: str, *parameters: wire.Value) -> Any:
+    def _call(self, function: str, *parameters: records.Value) -> Any:
         given = (*self._begin, *parameters, self._log_id.bytes)
         self._cursor.execute(_call_within(self._namespace, function), given, binary=True)
         row = self._cursor.fetchone()
@@ -287,14 +287,14 @@ def find(cursor: psycopg.Cursor[Any], namespace: str, keys: Sequence[EventKey]) 
     cursor.execute(
         within(namespace, _FIND),
         (
-            wire.uuids([event_id for _, event_id in keys]),
-            wire.texts([tenant_id for tenant_id, _ in keys]),
+            records.uuids([event_id for _, event_id in keys]),
+            records.texts([tenant_id for tenant_id, _ in keys]),
         ),
         binary=True,
     )
-    return [wire.event_of(row) for row in cursor.fetchall()]
+    return [records.event_of(row) for row in cursor.fetchall()]
 
 
-def _unmoved(batch: Batch) -> wire.Value:
+def _unmoved(batch: Batch) -> records.Value:
     """Return the head that a condition was checked up to."""
-    return None if batch.condition is None else wire.int8(batch.condition.checked_to)
+    return None if batch.condition is None else records.int8(batch.condition.checked_to)

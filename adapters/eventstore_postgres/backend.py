@@ -10,20 +10,27 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from eventstore.backend import Backend, Capability, PageRequest
-from eventstore.commit import Batch, EventKey, Outcome
-from eventstore.deadline import time_left
-from eventstore.durability import report_risk
+from eventstore.backend import (
+    Backend,
+    Batch,
+    Capability,
+    EventKey,
+    Outcome,
+    PageRequest,
+    Settings,
+    as_flag,
+    report_risk,
+    time_left,
+)
 from eventstore.errors import ConfigurationError, TransactionConflictError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
-from eventstore.url import Settings, as_flag
-from eventstore_postgres import namespaces, wire
+from eventstore_postgres import opening, records
 from eventstore_postgres.appending import Appender, find
-from eventstore_postgres.listening import Listener
-from eventstore_postgres.queries import page_query, reads_entity, where, within
-from eventstore_postgres.sessions import GuestCursor, Session, Sessions
+from eventstore_postgres.connections import GuestCursor, Session, Sessions
+from eventstore_postgres.selecting import page_query, reads_entity, where, within
 from eventstore_postgres.translation import replaced, translated
+from eventstore_postgres.waiting import Listener
 
 _PLACE: Final = """
     SELECT pg_catalog.current_database()::pg_catalog.text,
@@ -85,7 +92,7 @@ class PostgresBackend(Backend):
                 translated("the log cannot be opened"),
             ):
                 self._sessions.begin(session)
-                self._log_id = namespaces.open_log(session, settings)
+                self._log_id = opening.open_log(session, settings)
                 session.execute("COMMIT")
                 self._place = self._place_of(session.cursor())
         except BaseException:
@@ -109,7 +116,7 @@ class PostgresBackend(Backend):
                 translated("the log cannot be removed"),
             ):
                 sessions.begin(session)
-                found = namespaces.drop_log(session, settings.namespace)
+                found = opening.drop_log(session, settings.namespace)
                 session.execute("COMMIT")
         finally:
             session.close()
@@ -122,7 +129,7 @@ class PostgresBackend(Backend):
         With the option ``strict`` appends go through functions alone, which run with the rights of
         a role that cannot log in.
         """
-        return namespaces.ddl(settings)
+        return opening.ddl(settings)
 
     def close(self) -> None:
         self._listener.close()
@@ -228,7 +235,7 @@ class PostgresBackend(Backend):
         """Return a cursor that depends on nothing that was set for the caller's connection."""
         cursor = GuestCursor(connection, row_factory=tuple_row)
         cursor.deadline = monotonic() + timeout + self._sessions.spare
-        wire.adapt(cursor.adapters)
+        records.adapt(cursor.adapters)
         return cursor
 
     def _check_transaction(self, cursor: psycopg.Cursor[Any]) -> None:
@@ -270,7 +277,7 @@ class PostgresBackend(Backend):
         # Only a few shapes are worth preparing, and only with these is the plan sure to fit all
         # values.
         prepare = None if reads_entity(page) else False
-        return [wire.event_of(row) for row in self._rows(text, parameters, prepare=prepare)]
+        return [records.event_of(row) for row in self._rows(text, parameters, prepare=prepare)]
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
         with self._sessions.reading() as session:
@@ -297,7 +304,7 @@ class PostgresBackend(Backend):
         self, entity_type: str | None, tenant_id: str | None, limit: int, offset: int
     ) -> list[Entity]:
         found = where(EventQuery(entity_type=entity_type, tenant_id=tenant_id))
-        window = wire.int8(limit), wire.int8(offset)
+        window = records.int8(limit), records.int8(offset)
         rows = self._rows(found.put_in(_ENTITIES), (*found.parameters, *window))
         return [Entity(*row) for row in rows]
 

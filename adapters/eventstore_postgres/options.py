@@ -11,9 +11,9 @@ import psycopg
 from psycopg import conninfo, pq
 from psycopg.adapt import AdaptersMap
 
+from eventstore.backend import Settings, as_integer
 from eventstore.errors import ConfigurationError
-from eventstore.url import Settings, as_integer
-from eventstore_postgres import wire
+from eventstore_postgres import records
 
 PRIMARY: Final = "primary"
 
@@ -62,7 +62,7 @@ def driver_arguments(settings: Settings) -> tuple[str, dict[str, Any]]:
     return made, {
         "autocommit": True,
         "prepare_threshold": threshold,
-        "context": wire.adapt(AdaptersMap(psycopg.adapters)),
+        "context": records.adapt(AdaptersMap(psycopg.adapters)),
     }
 
 

@@ -19,19 +19,25 @@ import msgspec
 from redis.exceptions import NoPermissionError, NoScriptError, RedisClusterException, ResponseError
 from uuid_utils.compat import uuid4
 
-from eventstore.backend import Backend, Capability, PageRequest
-from eventstore.commit import (
+from eventstore.backend import (
+    INSTANT,
     Accepted,
+    Backend,
     Batch,
+    Capability,
     EventKey,
     Outcome,
+    PageRequest,
     Repeated,
+    Settings,
+    as_integer,
+    deadline,
+    from_microseconds,
     judge_repeat,
     position_beyond,
+    time_left,
     twins_of,
 )
-from eventstore.deadline import INSTANT, deadline, time_left
-from eventstore.encoding import from_microseconds
 from eventstore.errors import (
     BatchTooLargeError,
     ConditionFailedError,
@@ -45,8 +51,6 @@ from eventstore.errors import (
 )
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
-from eventstore.reading import filters_nothing
-from eventstore.url import Settings, as_integer
 from eventstore_redis import facts
 from eventstore_redis.connections import (
     Cluster,
@@ -317,7 +321,7 @@ class RedisBackend(Backend):
         if after > MAX_SEQUENCE:
             return []
         whole = page.order_by == "sequence" and not page.offset and not page.above_version
-        if whole and filters_nothing(query.replace(from_sequence=None, to_sequence=None)):
+        if whole and query.replace(from_sequence=None, to_sequence=None).filters_nothing:
             return self._range(page)
         return self._pages(page)
 
@@ -396,7 +400,7 @@ class RedisBackend(Backend):
     def count(self, query: EventQuery) -> int:
         after = query.after
         rest = query.replace(from_sequence=None, to_sequence=None)
-        if filters_nothing(rest):
+        if rest.filters_nothing:
             head = self.head()
             to = head if query.to_sequence is None else min(query.to_sequence, head)
             return max(to - after, 0)

@@ -44,7 +44,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from eventstore.deadline import deadline, time_left
+from eventstore.backend import Settings, deadline, time_left
 from eventstore.errors import (
     ConfigurationError,
     CorruptLogError,
@@ -52,7 +52,6 @@ from eventstore.errors import (
     StoreClosedError,
     StoreUnavailableError,
 )
-from eventstore.url import Settings
 from eventstore_redis.options import connection_options
 
 Command = Sequence[str | bytes | int]

@@ -14,9 +14,8 @@ from typing import Any, Final
 from fakeredis import FakeRedisConnection, FakeServer
 from redis.connection import ConnectionPool
 
-from eventstore.backend import Backend, Capability
+from eventstore.backend import Backend, Capability, Settings
 from eventstore.errors import StoreClosedError
-from eventstore.url import Settings
 from eventstore_redis.backend import RedisBackend
 from eventstore_redis.connections import Command, Connections, Server
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from redis.connection import parse_url
 
+from eventstore.backend import Settings, as_flag, as_integer, as_number
 from eventstore.errors import ConfigurationError
-from eventstore.url import Settings, as_flag, as_integer, as_number
 
 
 def _text(name: str, value: object) -> str:

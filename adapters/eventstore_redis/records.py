@@ -9,9 +9,16 @@ from uuid import UUID
 
 import msgspec
 
-from eventstore.backend import PageRequest
-from eventstore.commit import Batch, Condition, EventKey
-from eventstore.encoding import Draft, decode_object, from_microseconds, to_microseconds
+from eventstore.backend import (
+    Batch,
+    Condition,
+    Draft,
+    EventKey,
+    PageRequest,
+    decode_object,
+    from_microseconds,
+    to_microseconds,
+)
 from eventstore.errors import CorruptLogError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery

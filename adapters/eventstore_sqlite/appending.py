@@ -13,25 +13,26 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from eventstore.backend import PageRequest
-from eventstore.commit import (
+from eventstore.backend import (
     Accepted,
     Batch,
     EventKey,
     Identity,
     LogState,
     Outcome,
+    PageRequest,
     entities_of,
+    from_microseconds,
     keys_of,
     plan,
+    to_microseconds,
     twins_of,
 )
-from eventstore.encoding import from_microseconds, to_microseconds
 from eventstore.errors import LogReplacedError
 from eventstore.event import Entity, Event
 from eventstore_sqlite.faults import is_busy, while_busy
-from eventstore_sqlite.rows import events_of
-from eventstore_sqlite.statements import SEGMENT, Statement, Statements, insertion, parts
+from eventstore_sqlite.records import events_of
+from eventstore_sqlite.selecting import SEGMENT, Statement, Statements, insertion, parts
 
 _T = TypeVar("_T")
 _Chains = dict[tuple[str, str, str], tuple[int, int, int]]

@@ -29,7 +29,7 @@ from pathlib import Path
 from time import monotonic, time_ns
 from typing import Final
 
-from eventstore.deadline import deadline, time_left
+from eventstore.backend import deadline, time_left
 from eventstore.errors import (
     ConfigurationError,
     EventStoreError,

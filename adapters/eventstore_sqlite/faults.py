@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Final, TypeVar
 
-from eventstore.deadline import time_left
+from eventstore.backend import time_left
 from eventstore.errors import (
     BatchTooLargeError,
     ConfigurationError,

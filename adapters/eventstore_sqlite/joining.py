@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Final
 
-from eventstore.commit import Batch, Outcome
-from eventstore.durability import report_risk
+from eventstore.backend import Batch, Durability, Outcome, report_risk
 from eventstore.errors import (
     ConfigurationError,
     EventStoreError,
     TransactionConflictError,
 )
-from eventstore.url import Durability
 from eventstore_sqlite.appending import AnIdIsRecordedError, append
 from eventstore_sqlite.connections import Connections
 from eventstore_sqlite.faults import is_stale, take_lock, translated
-from eventstore_sqlite.statements import Statements
+from eventstore_sqlite.selecting import Statements
 
 _LEGACY: Final = -1
 """``autocommit`` of a connection whose ``isolation_level`` counts: all, before Python 3.12."""

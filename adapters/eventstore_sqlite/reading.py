@@ -12,7 +12,7 @@ import msgspec
 from eventstore.backend import PageRequest
 from eventstore.query import EventQuery
 from eventstore_sqlite.appending import rows
-from eventstore_sqlite.statements import Statements, parts
+from eventstore_sqlite.selecting import Statements, parts
 
 
 def find_page(cursor: sqlite3.Cursor, sql: Statements, page: PageRequest) -> list[tuple[Any, ...]]:

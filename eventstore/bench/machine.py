@@ -10,8 +10,8 @@ from pathlib import Path
 from time import sleep
 from typing import Final, TypeVar
 
+from eventstore.backend.settings import split_url
 from eventstore.registry import GROUP
-from eventstore.url import split_url
 
 _DRIVERS: Final[Mapping[str, str]] = {
     "fakeredis": "fakeredis",

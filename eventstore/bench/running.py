@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import msgspec
 
 from eventstore.backend import Capability
+from eventstore.backend.settings import split_url
 from eventstore.bench import workloads
 from eventstore.bench.events import Numbers
 from eventstore.bench.machine import describe_driver, with_load
@@ -30,7 +31,6 @@ from eventstore.bench.writers import Processes, appending, by_threads
 from eventstore.errors import ConfigurationError, DurabilityWarning
 from eventstore.registry import drop_namespace, open_store
 from eventstore.store import EventStore
-from eventstore.url import split_url
 
 THREADS: Final = 16
 RACERS: Final = 8

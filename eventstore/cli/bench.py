@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from eventstore.backend.settings import split_url
 from eventstore.bench.events import payload_bytes
 from eventstore.bench.machine import describe_machine
 from eventstore.bench.report import Report, as_markdown, load_told, rows_of
@@ -25,7 +26,6 @@ from eventstore.cli.files import told_of
 from eventstore.cli.options import address_of, url_in
 from eventstore.cli.output import print_table
 from eventstore.errors import DurabilityWarning
-from eventstore.url import split_url
 
 
 def bench(

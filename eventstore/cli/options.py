@@ -14,13 +14,13 @@ from uuid import UUID
 import msgspec
 import typer
 
+from eventstore.backend.settings import split_url
 from eventstore.checkpoint import Checkpoint
 from eventstore.cli.errors import say
 from eventstore.errors import ConfigurationError, DurabilityWarning, InvalidQueryError
 from eventstore.query import EventQuery
 from eventstore.registry import open_store
 from eventstore.store import EventStore
-from eventstore.url import split_url
 
 _DEFAULT_URL_VARIABLE: Final = "EVENTSTORE_URL"
 

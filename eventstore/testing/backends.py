@@ -23,11 +23,12 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import msgspec
 
+from eventstore.backend import as_flag
+from eventstore.backend.settings import redacted
 from eventstore.testing.servers import ServerUnavailableError
 from eventstore.testing.servers.mongodb import mongodb_answers, start_mongodb
 from eventstore.testing.servers.postgres import postgres_answers, start_postgres
 from eventstore.testing.servers.redis import redis_answers, start_redis
-from eventstore.url import as_flag, redacted
 
 _SELECTION: Final = "EVENTSTORE_TEST_BACKENDS"
 

@@ -12,9 +12,11 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from eventstore.encoding import MAX_DEPTH, MAX_SCHEMA_VERSION
+from eventstore._core.checks import MAX_NAME_BYTES
+from eventstore._core.payloads import MAX_DEPTH
+from eventstore.backend import MAX_INT64
+from eventstore.backend.draft import MAX_SCHEMA_VERSION
 from eventstore.event import Event
-from eventstore.names import MAX_INT64, MAX_NAME_BYTES
 from eventstore.query import AppendCondition, EventQuery
 
 MIN_INT64: Final = -MAX_INT64 - 1

@@ -13,8 +13,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from eventstore.backend.settings import redacted
 from eventstore.testing.history import report
-from eventstore.url import redacted
 
 from .grounds import PRIVATE
 from .running import run_campaign

@@ -17,9 +17,9 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from eventstore.backend.settings import redacted
 from eventstore.testing.proxy import Proxy
 from eventstore.testing.servers import Server, start_mongodb, start_postgres, start_redis
-from eventstore.url import redacted
 
 _START: Final[dict[str, Callable[[], Server]]] = {
     "redis": start_redis,

@@ -24,10 +24,10 @@ from eventstore import (
     StoreUnavailableError,
     open_store,
 )
-from eventstore.appending import batch_of
+from eventstore._core.appending import batch_of
 from eventstore.testing.conformance.base import assert_log_is_sound, note, notes, stored
 from eventstore.testing.servers.mongodb import MongoServer
-from eventstore_mongodb.documents import RAW, Piece
+from eventstore_mongodb.records import RAW, Piece
 
 MEGABYTE = 1_000_000
 

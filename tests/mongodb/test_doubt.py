@@ -17,8 +17,8 @@ from eventstore import (
     drop_namespace,
     open_store,
 )
-from eventstore.appending import batch_of
-from eventstore.commit import Accepted
+from eventstore._core.appending import batch_of
+from eventstore.backend import Accepted
 from eventstore.testing.conformance.base import assert_log_is_sound, note, notes
 from eventstore.versions import ExpectedVersion
 

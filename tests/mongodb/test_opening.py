@@ -29,7 +29,7 @@ from eventstore.testing.conformance.base import note, stored
 from eventstore.testing.ports import free_port
 from eventstore.testing.proxy import Proxy
 from eventstore.testing.servers.mongodb import MongoServer, SecantusServer
-from eventstore_mongodb.namespaces import Namespace
+from eventstore_mongodb.opening import Namespace
 
 SECRET = a_password()
 

@@ -21,7 +21,7 @@ from eventstore import (
     open_store,
 )
 from eventstore.testing.conformance.base import assert_log_is_sound, note, stored
-from eventstore_mongodb.documents import PART
+from eventstore_mongodb.records import PART
 
 MANY = 5 * PART + 3
 
@@ -66,7 +66,7 @@ def leave_orphans(store: EventStore, events: list[Event]) -> None:
 
 
 def _batch(events: list[Event]) -> Any:
-    from eventstore.appending import batch_of
+    from eventstore._core.appending import batch_of
     from eventstore.versions import ExpectedVersion
 
     return batch_of(events, ExpectedVersion.ANY, None)

@@ -8,7 +8,7 @@ import pytest
 
 from eventstore import open_store
 from eventstore.testing.servers.mongodb import MongoServer
-from eventstore_mongodb.server import server_name
+from eventstore_mongodb.connections import server_name
 
 MONGOD: dict[str, Any] = {
     "version": "8.2.1",

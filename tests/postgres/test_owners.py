@@ -26,10 +26,10 @@ from eventstore import (
     drop_namespace,
     open_store,
 )
+from eventstore.backend import Settings
 from eventstore.registry import schema_ddl
 from eventstore.testing.conformance.base import assert_log_is_sound
 from eventstore.testing.servers import PostgresServer
-from eventstore.url import Settings
 from eventstore_postgres import PostgresBackend
 
 Admin = psycopg.Connection[Any]

@@ -14,7 +14,7 @@ from eventstore import EventQuery, EventStore, drop_namespace, open_store
 from eventstore.backend import PageRequest
 from eventstore.testing.servers import PostgresServer
 from eventstore_postgres import PostgresBackend
-from eventstore_postgres.queries import page_query, within
+from eventstore_postgres.selecting import page_query, within
 
 EVENTS = 1_000_000
 START = datetime(2024, 1, 1, tzinfo=UTC)

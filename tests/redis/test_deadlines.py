@@ -8,9 +8,8 @@ from time import monotonic
 import pytest
 
 from eventstore import Entity, Event, EventQuery, StoreUnavailableError, drop_namespace, open_store
-from eventstore.appending import batch_of
-from eventstore.backend import Backend, PageRequest
-from eventstore.deadline import deadline
+from eventstore._core.appending import batch_of
+from eventstore.backend import Backend, PageRequest, deadline
 from eventstore.testing.ports import LOOPBACK
 from eventstore.testing.proxy import Proxy
 from eventstore.testing.servers.redis import RedisServer

@@ -19,8 +19,8 @@ from eventstore import (
     StoreUnavailableError,
     open_store,
 )
-from eventstore.appending import batch_of
-from eventstore.commit import Accepted, Batch, Condition, Repeated
+from eventstore._core.appending import batch_of
+from eventstore.backend import Accepted, Batch, Condition, Repeated
 from eventstore.testing.conformance.base import assert_log_is_sound
 from eventstore.testing.ports import LOOPBACK
 from eventstore.testing.proxy import Proxy

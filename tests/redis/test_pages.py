@@ -25,13 +25,10 @@ from eventstore import (
     StoreUnavailableError,
     open_store,
 )
-from eventstore.appending import batch_of
-from eventstore.backend import Backend, PageRequest
-from eventstore.commit import Accepted, Condition
-from eventstore.deadline import deadline
+from eventstore._core.appending import batch_of
+from eventstore.backend import Accepted, Backend, Condition, PageRequest, Settings, deadline
 from eventstore.memory import MemoryBackend
 from eventstore.testing.servers.redis import RedisServer
-from eventstore.url import Settings
 from eventstore_redis import RedisBackend
 
 MANY = 6_000  # more than one call of read.lua looks at

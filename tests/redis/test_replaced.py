@@ -19,10 +19,10 @@ from eventstore import (
     drop_namespace,
     open_store,
 )
+from eventstore.backend import Settings
 from eventstore.testing.conformance.base import assert_log_is_sound
 from eventstore.testing.ports import LOOPBACK
 from eventstore.testing.servers.redis import RedisServer
-from eventstore.url import Settings
 from eventstore_redis import RedisBackend
 
 EVENT = Event(event_type="A", entity_type="a", entity_id="1", tags=("x",), workflow_id="w")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from eventstore import EventStore, open_store
-from eventstore.url import Settings
+from eventstore.backend import Settings
 from eventstore_sqlite import SqliteBackend
 
 Open = Callable[..., EventStore]

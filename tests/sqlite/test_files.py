@@ -29,8 +29,8 @@ from eventstore import (
     drop_namespace,
     open_store,
 )
+from eventstore.backend import Settings
 from eventstore.testing.builders import an_event
-from eventstore.url import Settings
 from eventstore_sqlite import SqliteBackend, connections
 
 Open = Callable[..., EventStore]

@@ -19,8 +19,8 @@ from eventstore import (
 )
 from eventstore.backend import PageRequest
 from eventstore.testing.builders import an_event, events_of, generate_events
-from eventstore_sqlite import statements
-from eventstore_sqlite.statements import Statements
+from eventstore_sqlite import selecting
+from eventstore_sqlite.selecting import Statements
 
 NOW = datetime.now(UTC)
 BY_EVENT_TYPE = "USING INDEX eventstore_by_event_type (event_type=? AND rowid>? AND rowid<?)"
@@ -152,7 +152,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_every_pair_of_fields_finds_what_the_reference_finds(
     both: Any, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(statements, "_FEW", few)
+    monkeypatch.setattr(selecting, "_FEW", few)
     memory, store, events = both
     event, later = events[700], events[900]
     filters: list[dict[str, Any]] = [

@@ -721,15 +721,15 @@ def test_a_real_history_that_was_tampered_with_is_caught(
 
 
 def _ignore_conditions(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("eventstore.commit._unmet_condition", lambda *_: None)
+    patch.setattr("eventstore.backend.planner._unmet_condition", lambda *_: None)
 
 
 def _ignore_expectations(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("eventstore.commit._unmet_expectation", lambda *_: None)
+    patch.setattr("eventstore.backend.planner._unmet_expectation", lambda *_: None)
 
 
 def _store_repeats_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("eventstore.commit.judge_repeat", lambda *_: None)
+    patch.setattr("eventstore.backend.planner.judge_repeat", lambda *_: None)
 
 
 def _show_part_of_the_last_batch(patch: pytest.MonkeyPatch) -> None:

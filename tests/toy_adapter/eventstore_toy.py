@@ -32,21 +32,22 @@ from eventstore import (
     LogReplacedError,
     StoreUnavailableError,
 )
-from eventstore.backend import Backend, PageRequest
-from eventstore.commit import (
+from eventstore.backend import (
     Accepted,
+    Backend,
     Batch,
+    Draft,
     EventKey,
     Identity,
     LogState,
     Outcome,
+    PageRequest,
+    Settings,
     entities_of,
     keys_of,
     plan,
     twins_of,
 )
-from eventstore.encoding import Draft
-from eventstore.url import Settings
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(list[Accepted]).decode

@@ -15,10 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from eventstore import Event, EventQuery
-from eventstore import commit as planner
-from eventstore.backend import Backend, PageRequest
-from eventstore.commit import EventKey
-from eventstore.encoding import Draft
+from eventstore.backend import Backend, Draft, EventKey, PageRequest, planner
 from eventstore.memory import MemoryBackend, _MemoryLog
 from eventstore.testing.conformance import Harness, tailing
 from eventstore.testing.conformance.appending import AppendTests

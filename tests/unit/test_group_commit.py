@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from eventstore.commit import Accepted, Batch, Outcome
-from eventstore.encoding import draft_of
+from eventstore._core.group_commit import GroupCommit
+from eventstore.backend import Accepted, Batch, Outcome
+from eventstore.backend.draft import draft_of
 from eventstore.errors import (
     BatchTooLargeError,
     StoreClosedError,
@@ -22,7 +23,6 @@ from eventstore.errors import (
     UnsupportedOperationError,
 )
 from eventstore.event import Event
-from eventstore.group_commit import GroupCommit
 
 SECONDS = 10.0
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -28,11 +28,9 @@ from eventstore import (
     UnsupportedOperationError,
     open_store,
 )
-from eventstore.backend import Backend, PageRequest
-from eventstore.commit import Batch, Outcome
-from eventstore.log import Log
+from eventstore._core.log import Log
+from eventstore.backend import Backend, Batch, Outcome, PageRequest, Settings
 from eventstore.memory import MemoryBackend
-from eventstore.url import Settings
 
 
 class Shaky(MemoryBackend):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from eventstore.commit import (
+from eventstore.backend import (
     Accepted,
     Batch,
     Condition,
@@ -21,7 +21,7 @@ from eventstore.commit import (
     plan,
     twins_of,
 )
-from eventstore.encoding import draft_of
+from eventstore.backend.draft import draft_of
 from eventstore.errors import (
     CheckpointError,
     ConditionFailedError,

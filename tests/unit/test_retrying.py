@@ -31,14 +31,11 @@ from eventstore import (
     open_store,
     registry,
 )
-from eventstore.backend import PageRequest
-from eventstore.commit import Batch, Outcome
-from eventstore.deadline import time_left
-from eventstore.encoding import draft_of
+from eventstore._core.group_commit import GroupCommit
+from eventstore.backend import Batch, Outcome, PageRequest, Settings, time_left
+from eventstore.backend.draft import draft_of
 from eventstore.errors import BatchTooLargeError, LogReplacedError
-from eventstore.group_commit import GroupCommit
 from eventstore.memory import MemoryBackend
-from eventstore.url import Settings
 
 
 def an_event(entity_id: str = "a") -> Event:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from eventstore import drop_namespace, open_store
+from eventstore.backend import Durability, Settings
+from eventstore.backend.settings import redacted
 from eventstore.errors import ConfigurationError, MissingDriverError
 from eventstore.registry import schema_ddl
-from eventstore.url import Durability, Settings, redacted
 
 OWN = frozenset({"replicas"})
 

@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
+from eventstore._core.group_commit import GroupCommit, OneByOne
+from eventstore._core.retrying import Answer, by_the_system, keep_trying, logger, settled
 from eventstore.backend import Backend, PageRequest
-from eventstore.commit import Batch, Outcome
-from eventstore.deadline import time_left, within
+from eventstore.backend.deadline import time_left, within
+from eventstore.backend.planner import Batch, Outcome
+from eventstore.backend.settings import Durability, Settings
 from eventstore.errors import (
     StoreClosedError,
     StoreUnavailableError,
     UnsupportedOperationError,
 )
 from eventstore.event import Event
-from eventstore.group_commit import GroupCommit, OneByOne
-from eventstore.retrying import Answer, by_the_system, keep_trying, logger, settled
-from eventstore.url import Durability, Settings
 
 _T = TypeVar("_T")
 

@@ -51,8 +51,7 @@ from bson.errors import BSONError
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 
-from eventstore.commit import Accepted
-from eventstore.encoding import Draft, decode_object, to_microseconds
+from eventstore.backend import Accepted, Draft, decode_object, to_microseconds
 from eventstore.errors import CorruptLogError
 from eventstore.event import Entity, Event
 

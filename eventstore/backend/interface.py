@@ -26,11 +26,11 @@ from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
-from eventstore.commit import Batch, EventKey, Outcome
+from eventstore.backend.planner import Batch, EventKey, Outcome
+from eventstore.backend.settings import Settings
 from eventstore.errors import UnsupportedOperationError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
-from eventstore.url import Settings
 
 
 class Capability(Enum):

@@ -14,8 +14,9 @@ from typing import Final, TypeVar
 
 import tenacity
 
-from eventstore.commit import Outcome
-from eventstore.deadline import INSTANT, this_call
+from eventstore.backend.deadline import INSTANT, this_call
+from eventstore.backend.planner import Outcome
+from eventstore.backend.settings import Settings
 from eventstore.errors import (
     ConditionFailedError,
     ConfigurationError,
@@ -24,7 +25,6 @@ from eventstore.errors import (
     StoreUnavailableError,
     VersionConflictError,
 )
-from eventstore.url import Settings
 
 _T = TypeVar("_T")
 _S = TypeVar("_S")

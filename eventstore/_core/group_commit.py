@@ -19,15 +19,15 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final
 
-from eventstore.commit import Batch, Outcome
-from eventstore.deadline import INSTANT
+from eventstore._core.retrying import Answer, by_the_system, settled
+from eventstore.backend.deadline import INSTANT
+from eventstore.backend.planner import Batch, Outcome
 from eventstore.errors import (
     EventStoreError,
     StoreClosedError,
     StoreUnavailableError,
     UnsupportedOperationError,
 )
-from eventstore.retrying import Answer, by_the_system, settled
 
 Commit = Callable[[Sequence[Batch], float], Sequence[Outcome]]
 """``Backend.commit``."""

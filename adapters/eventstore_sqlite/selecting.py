@@ -12,10 +12,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from eventstore.backend import PageRequest
-from eventstore.encoding import to_microseconds
+from eventstore.backend import MAX_INT64, PageRequest, to_microseconds
 from eventstore.event import Entity
-from eventstore.names import MAX_INT64
 from eventstore.query import EventQuery
 
 Statement = tuple[str, Sequence[Any]]

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from math import inf
 
-from eventstore.deadline import time_left
+from eventstore.backend import time_left
 from eventstore.errors import StoreClosedError
-from eventstore_postgres.sessions import Session
+from eventstore_postgres.connections import Session
 from eventstore_postgres.translation import translated
 
 

@@ -8,16 +8,20 @@ from typing import Any
 
 import msgspec
 
+from eventstore._core.checks import checked_name, checked_tenant, shown
+from eventstore._core.log import Log
+from eventstore._core.reading import in_tenant, verified, verified_position
+from eventstore._core.retrying import Answer
 from eventstore.backend import PageRequest
-from eventstore.checkpoint import Checkpoint
-from eventstore.commit import (
+from eventstore.backend.draft import Draft, draft_of
+from eventstore.backend.planner import (
     Batch,
     Condition,
     Repeated,
     judge_repeat,
     twins_of,
 )
-from eventstore.encoding import Draft, draft_of
+from eventstore.checkpoint import Checkpoint
 from eventstore.errors import (
     CheckpointError,
     DuplicateEventError,
@@ -26,12 +30,8 @@ from eventstore.errors import (
     LogReplacedError,
 )
 from eventstore.event import Entity, Event
-from eventstore.log import Log
-from eventstore.names import checked_name, checked_tenant, shown
 from eventstore.query import AppendCondition
-from eventstore.reading import in_tenant, verified, verified_position
 from eventstore.result import AppendResult
-from eventstore.retrying import Answer
 from eventstore.versions import ExpectedVersion, checked_expectation
 
 Expectation = int | Mapping[Any, int]

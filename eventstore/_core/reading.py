@@ -14,16 +14,18 @@ from typing import Final
 
 import msgspec
 
+from eventstore._core.checks import MAX_INT64, checked_integer
+from eventstore._core.log import Log
+from eventstore._core.payloads import canonical
 from eventstore.backend import Backend, PageRequest
+from eventstore.backend.deadline import INSTANT
+from eventstore.backend.planner import position_beyond
 from eventstore.checkpoint import Checkpoint
-from eventstore.commit import position_beyond
-from eventstore.deadline import INSTANT
-from eventstore.encoding import canonical
 from eventstore.errors import CheckpointError, CorruptLogError, InvalidQueryError
 from eventstore.event import Entity, Event
-from eventstore.log import Log
-from eventstore.names import MAX_INT64, checked_integer
 from eventstore.query import EventQuery
+
+_EVERYTHING: Final = EventQuery()
 
 PAGE: Final = 1000
 """Events read at once, where they are of common size."""
@@ -35,7 +37,6 @@ _PAGE_BYTES: Final = 8_000_000
 _WAIT_TURN: Final = 0.25
 """Seconds that a wait may spend in a driver before it looks whether the store was closed."""
 
-_EVERYTHING: Final = EventQuery()
 _BOUNDS_OF_THE_PAGE: Final = {"from_sequence": None, "to_sequence": None}
 """What a page of a query bounds by itself."""
 
@@ -73,11 +74,6 @@ def _verified_alone(log: Log, query: EventQuery, tenant_id: str | None) -> Event
     return query.replace(from_sequence=position)
 
 
-def filters_nothing(query: EventQuery) -> bool:
-    """Return whether every event matches."""
-    return query.replace(limit=None, offset=0, order_by="sequence", ascending=True) == _EVERYTHING
-
-
 def stream(
     open_log: Callable[[], Log], query: EventQuery, tenant_id: str | None
 ) -> Iterator[Event]:
@@ -94,7 +90,7 @@ def stream(
         order_by=query.order_by,
         ascending=query.ascending,
     )
-    whole = page.order_by == "sequence" and not page.offset and filters_nothing(page.query)
+    whole = page.order_by == "sequence" and not page.offset and page.query.filters_nothing
     left = query.limit
     size = _FIRST_PAGE
 
@@ -418,7 +414,7 @@ def wait(
         log = open_log()
         if position < 0:
             query = verified(log, query, tenant_id)
-            everything = filters_nothing(query)
+            everything = query.filters_nothing
             position = verified_position(log, after, "after", tenant_id)
         else:
             log.read(partial(_wait_a_turn, position, max(seconds_left(), INSTANT), nap))

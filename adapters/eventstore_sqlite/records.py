@@ -9,7 +9,7 @@ from uuid import UUID, SafeUUID
 
 import msgspec
 
-from eventstore.encoding import EPOCH
+from eventstore.backend import EPOCH
 from eventstore.errors import CorruptLogError
 from eventstore.event import Event
 

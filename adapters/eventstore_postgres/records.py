@@ -20,7 +20,7 @@ from psycopg.types.numeric import Int4BinaryLoader, Int8BinaryLoader
 from psycopg.types.string import ByteaBinaryLoader, TextBinaryLoader
 from psycopg.types.uuid import UUIDBinaryLoader
 
-from eventstore.encoding import Draft, decode_object, to_microseconds
+from eventstore.backend import Draft, decode_object, to_microseconds
 from eventstore.event import Event
 
 COLUMNS: Final = (

@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from uuid_utils.compat import uuid4
 
 from eventstore.errors import ConfigurationError, LogReplacedError, StoreUnavailableError
-from eventstore_mongodb.documents import END
+from eventstore_mongodb.records import END
 
 FORMAT: Final = {"reader": 2, "writer": 2}
 """The least versions of this adapter that understand a log that it makes: to read it, to append

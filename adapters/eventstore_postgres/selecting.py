@@ -14,7 +14,7 @@ from typing import Final
 
 from eventstore.backend import PageRequest
 from eventstore.query import EventQuery
-from eventstore_postgres import wire
+from eventstore_postgres import records
 
 
 @cache
@@ -26,7 +26,7 @@ def load(name: str) -> str:
 def within(namespace: str, text: str) -> str:
     """Return SQL with the namespace, a name of [a-z0-9_], put in for ``"eventstore"``, and the
     columns of an event for ``$columns``."""
-    return text.replace('"eventstore"', f'"{namespace}"').replace("$columns", wire.COLUMNS)
+    return text.replace('"eventstore"', f'"{namespace}"').replace("$columns", records.COLUMNS)
 
 
 _PAGE: Final = """
@@ -72,21 +72,21 @@ def where(query: EventQuery) -> Where:
         if len(types) == 1:  # equality, for which the index is in order of sequence, too
             found.add(compared("event_type", "="), types[0].encode())
         else:
-            found.add("event_type OPERATOR(pg_catalog.=) ANY (%b)", wire.texts(types))
+            found.add("event_type OPERATOR(pg_catalog.=) ANY (%b)", records.texts(types))
     if query.tags is not None:
         # The index holds events with tags alone; the second term says that it will do.
         found.add(
             "tags OPERATOR(pg_catalog.@>) %b AND tags OPERATOR(pg_catalog.<>) '{}'",
-            wire.texts(tuple(query.tags)),
+            records.texts(tuple(query.tags)),
         )
     if query.after:
-        found.add(compared("sequence", ">"), wire.int8(query.after))
+        found.add(compared("sequence", ">"), records.int8(query.after))
     if query.to_sequence is not None:
-        found.add(compared("sequence", "<="), wire.int8(query.to_sequence))
+        found.add(compared("sequence", "<="), records.int8(query.to_sequence))
     if query.from_timestamp is not None:
-        found.add(compared('"timestamp"', ">="), wire.time(query.from_timestamp))
+        found.add(compared('"timestamp"', ">="), records.time(query.from_timestamp))
     if query.to_timestamp is not None:
-        found.add(compared('"timestamp"', "<="), wire.time(query.to_timestamp))
+        found.add(compared('"timestamp"', "<="), records.time(query.to_timestamp))
     if query.any_of is not None:
         alternatives = [where(alternative) for alternative in query.any_of]
         found.add(
@@ -102,11 +102,11 @@ def page_query(page: PageRequest) -> tuple[str, list[bytes]]:
     direction = "ASC" if page.ascending else "DESC"
     order = f"sequence {direction}"
     if page.after:
-        found.add(compared("sequence", ">"), wire.int8(page.after))
+        found.add(compared("sequence", ">"), records.int8(page.after))
     if page.up_to is not None:
-        found.add(compared("sequence", "<="), wire.int8(page.up_to))
+        found.add(compared("sequence", "<="), records.int8(page.up_to))
     if page.above_version:
-        found.add(compared("version", ">"), wire.int8(page.above_version))
+        found.add(compared("version", ">"), records.int8(page.above_version))
     if page.order_by == "timestamp":
         order = f'"timestamp" {direction}, sequence {direction}'
         if page.resume is not None:
@@ -114,13 +114,13 @@ def page_query(page: PageRequest) -> tuple[str, list[bytes]]:
             timestamp, sequence = page.resume
             found.add(
                 f'("timestamp", sequence) OPERATOR(pg_catalog.{beyond}) (%b, %b)',
-                wire.time(timestamp),
-                wire.int8(sequence),
+                records.time(timestamp),
+                records.int8(sequence),
             )
     elif reads_entity(page):
         order = "version ASC"  # the same order, and that of the index
     text = _PAGE.replace("$order", order)
-    window = wire.int8(page.limit), wire.int8(page.offset)
+    window = records.int8(page.limit), records.int8(page.offset)
     return found.put_in(text), [*found.parameters, *window]
 
 

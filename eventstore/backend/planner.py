@@ -24,8 +24,9 @@ from uuid import UUID
 
 import msgspec
 
+from eventstore._core.payloads import canonical, decode_object
+from eventstore.backend.draft import Draft
 from eventstore.checkpoint import Checkpoint
-from eventstore.encoding import Draft, canonical, decode_object
 from eventstore.errors import (
     CheckpointError,
     ConditionFailedError,

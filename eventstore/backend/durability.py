@@ -7,8 +7,8 @@ import sys
 import warnings
 from types import FrameType
 
+from eventstore.backend.settings import Durability
 from eventstore.errors import ConfigurationError, DurabilityWarning
-from eventstore.url import Durability
 
 
 def report_risk(risk: str, durability: Durability) -> None:

@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 import msgspec
 
+from eventstore._core.checks import shown
 from eventstore.errors import ConfigurationError
-from eventstore.names import shown
 
 _Choice = TypeVar("_Choice", bound=Enum)
 

@@ -30,14 +30,13 @@ from pymongo.errors import (
 )
 from pymongo.errors import ConfigurationError as DriverConfigurationError
 
-from eventstore.deadline import INSTANT, time_left
+from eventstore.backend import INSTANT, Settings, time_left
 from eventstore.errors import (
     ConfigurationError,
     CorruptLogError,
     StoreUnavailableError,
     TransactionConflictError,
 )
-from eventstore.url import Settings
 
 _PASSED_ON: Final = re.compile(
     "appname|auth(mechanism(properties)?|source)|compressors|zlibcompressionlevel"

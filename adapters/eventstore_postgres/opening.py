@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
+from eventstore.backend import Settings, as_flag, shown
 from eventstore.errors import ConfigurationError
-from eventstore.names import shown
-from eventstore.url import Settings, as_flag
-from eventstore_postgres.queries import load, within
-from eventstore_postgres.sessions import Session
+from eventstore_postgres.connections import Session
+from eventstore_postgres.selecting import load, within
 
 FORMAT: Final = 1
 """Of the tables and functions that this program reads and writes."""

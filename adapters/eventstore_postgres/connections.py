@@ -14,11 +14,10 @@ import psycopg
 from psycopg import errors
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from eventstore.deadline import deadline, time_left
+from eventstore.backend import Durability, Settings, as_integer, deadline, time_left
 from eventstore.errors import ConfigurationError, StoreClosedError, StoreUnavailableError
-from eventstore.url import Durability, Settings, as_integer
 from eventstore_postgres.options import driver_arguments
-from eventstore_postgres.queries import load
+from eventstore_postgres.selecting import load
 from eventstore_postgres.translation import connecting, translated
 
 OLDEST_SERVER: Final = 130000

@@ -1,0 +1,1 @@
+"""What nobody outside imports: the engine room of ``EventStore``."""
