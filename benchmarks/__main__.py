@@ -29,7 +29,7 @@ from eventstore.bench import running
 from eventstore.bench.events import payload_bytes
 from eventstore.bench.machine import describe_machine, with_load
 from eventstore.bench.report import Report
-from eventstore.testing.backends import BACKENDS
+from tests.kit.backends import BACKENDS
 
 PARTS: Final = ("claims", "peers", "tail", "stores")
 """Of a whole run; ``--growth`` is apart."""

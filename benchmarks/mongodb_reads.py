@@ -27,7 +27,7 @@ from pymongo.write_concern import WriteConcern
 from eventstore import EventQuery, EventStore, drop_namespace, open_store
 from eventstore.bench.events import APART, BEGINNING, TYPES, payload
 from eventstore.event import Event
-from eventstore.testing.servers.mongodb import start_mongodb
+from tests.kit.servers.mongodb import start_mongodb
 
 _LAPS: Final = 7
 _APART: Final = 1000

@@ -27,7 +27,7 @@ import msgspec
 
 from benchmarks.pair_worker import WORKLOADS
 from eventstore.bench import events
-from eventstore.testing.backends import BACKENDS
+from tests.kit.backends import BACKENDS
 
 MARK: Final = 0.97
 """What the median is held to."""

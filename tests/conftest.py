@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import hypothesis
 import pytest
-from harnesses import harness_of
-from secrets_scan import SecretsScan
 
-from eventstore.testing.backends import BACKENDS, BackendUnderTest, selected_backends
 from eventstore.testing.conformance import Harness
-from eventstore.testing.servers import ServerUnavailableError
+from tests.kit.backends import BACKENDS, BackendUnderTest, selected_backends
+from tests.kit.harnesses import harness_of
+from tests.kit.secrets_scan import SecretsScan
+from tests.kit.servers import ServerUnavailableError
 
 DEFAULT = ("memory", "sqlite")
 
@@ -53,9 +52,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(watching.close)
     # A shell starts background jobs with SIGINT ignored, and what tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # Processes that tests spawn find their functions in tests.…; at the end of the path, so that
-    # the package under test is the installed one.
-    sys.path.append(str(config.rootpath))
     if profile := os.environ.get("HYPOTHESIS_PROFILE"):
         hypothesis.settings.load_profile(profile)
 

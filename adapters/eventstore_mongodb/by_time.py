@@ -25,7 +25,7 @@ def page_by_time(
 ) -> list[Event]:
     """Return a page in the order of ``timestamp``.
 
-    The algorithm: the documents of each time class (see ``documents.py``) come from an index
+    The algorithm: the documents of each time class (see ``records.py``) come from an index
     in the order in which they begin; the classes are merged by the first (or, descending,
     the last) moment that an event of one can have; a heap keeps the best
     ``offset + limit`` events seen, and reading ends at the first that cannot better

@@ -3,7 +3,7 @@
 A read that touches an index twice, or several shards, could show a later commit without an
 earlier one. So reads are bounded by a head that was read before them; where all commits count,
 they end at the first that is missing. What is found by a key, an id or a time may be a part that
-no commit made visible (see ``documents.py``): ``standing`` leaves those out.
+no commit made visible (see ``records.py``): ``standing`` leaves those out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
--- Commits a group of batches, in order, each by itself, by the rules in eventstore/commit.py:
+-- Commits a group of batches, in order, each by itself, by the rules in eventstore/backend/planner.py:
 -- repeat, versions, condition, accept. Everything of a batch is checked before any of it is
 -- written (Lua does not roll back); a server that refuses to write refuses the first write.
 --

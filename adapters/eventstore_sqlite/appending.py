@@ -30,9 +30,9 @@ from eventstore.backend import (
 )
 from eventstore.errors import LogReplacedError
 from eventstore.event import Entity, Event
-from eventstore_sqlite.faults import is_busy, while_busy
 from eventstore_sqlite.records import events_of
 from eventstore_sqlite.selecting import SEGMENT, Statement, Statements, insertion, parts
+from eventstore_sqlite.translation import is_busy, while_busy
 
 _T = TypeVar("_T")
 _Chains = dict[tuple[str, str, str], tuple[int, int, int]]

@@ -39,7 +39,7 @@ from eventstore.errors import (
     UnsupportedOperationError,
 )
 from eventstore_sqlite import forks
-from eventstore_sqlite.faults import identity, is_busy, take_lock, translated
+from eventstore_sqlite.translation import identity, is_busy, take_lock, translated
 
 logger: Final = logging.getLogger("eventstore")
 

@@ -15,8 +15,8 @@ from eventstore.errors import (
 )
 from eventstore_sqlite.appending import AnIdIsRecordedError, append
 from eventstore_sqlite.connections import Connections
-from eventstore_sqlite.faults import is_stale, take_lock, translated
 from eventstore_sqlite.selecting import Statements
+from eventstore_sqlite.translation import is_stale, take_lock, translated
 
 _LEGACY: Final = -1
 """``autocommit`` of a connection whose ``isolation_level`` counts: all, before Python 3.12."""

@@ -44,7 +44,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     timestamp: datetime
     """In UTC."""
     identity: tuple[str, bytes]
-    """Tenant and id, for sets and dicts (``commit.Identity``)."""
+    """Tenant and id, for sets and dicts (``planner.Identity``)."""
 
     def recorded(
         self, *, sequence: int, version: int, batch_sequence: int, recorded_at: datetime

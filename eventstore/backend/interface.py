@@ -1,7 +1,7 @@
 """What a database must do to hold a log: the primitives behind ``EventStore``.
 
 A backend does I/O and nothing else. What it is given is valid and encoded; retries, group
-commit, paging, tenants, positions and closing are the core's (``log.py``, ``store.py``).
+commit, paging, tenants, positions and closing are the core's (``_core/log.py``, ``store.py``).
 docs/write-your-own-backend.md walks through one; ``memory.py`` is the reference;
 ``eventstore.testing`` proves it.
 
@@ -139,7 +139,7 @@ class Backend(ABC):
     def commit(self, group: Sequence[Batch], timeout: float) -> Sequence[Outcome]:
         """Store the batches that stand, atomically and durably, and return each one's outcome.
 
-        All in one transaction, by the rules in ``commit.py``; an outcome that is an error
+        All in one transaction, by the rules in ``planner.py``; an outcome that is an error
         leaves the others alone. Give up after ``timeout`` seconds with StoreUnavailableError.
         An exception (KeyboardInterrupt too) leaves no transaction open.
         """

@@ -18,8 +18,8 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from eventstore.backend.settings import redacted
-from eventstore.testing.proxy import Proxy
-from eventstore.testing.servers import Server, start_mongodb, start_postgres, start_redis
+from tests.kit.proxy import Proxy
+from tests.kit.servers import Server, start_mongodb, start_postgres, start_redis
 
 _START: Final[dict[str, Callable[[], Server]]] = {
     "redis": start_redis,

@@ -17,7 +17,7 @@ from eventstore import open_store
 from eventstore.testing.history import Fault, Restore
 from eventstore.testing.history.recording import Failure, LogEntry
 from eventstore.testing.history.running import read_log
-from eventstore.testing.proxy import Cut, Proxy
+from tests.kit.proxy import Cut, Proxy
 
 from .crew import Crew
 from .grounds import Ground, PrivateFile, PrivateServer

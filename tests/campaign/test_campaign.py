@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
-from campaign.grounds import PRIVATE
-from campaign.running import run_campaign
 
-from eventstore.testing.backends import BackendUnderTest
 from eventstore.testing.history import report
+from tests.campaign.grounds import PRIVATE
+from tests.campaign.running import run_campaign
+from tests.kit.backends import BackendUnderTest
 
 FAULTS = 20
 SEED = 10

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eventstore import Event, open_store
-from eventstore.testing.servers.redis import start_redis
+from tests.kit.servers.redis import start_redis
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:

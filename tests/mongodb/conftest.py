@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 
 from eventstore import drop_namespace
-from eventstore.testing.backends import BACKENDS
-from eventstore.testing.servers import ServerUnavailableError
-from eventstore.testing.servers.mongodb import MongoServer, start_mongodb
+from tests.kit.backends import BACKENDS
+from tests.kit.servers import ServerUnavailableError
+from tests.kit.servers.mongodb import MongoServer, start_mongodb
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,8 @@ from eventstore import (
 )
 from eventstore._core.appending import batch_of
 from eventstore.testing.conformance.base import assert_log_is_sound, note, notes, stored
-from eventstore.testing.servers.mongodb import MongoServer
 from eventstore_mongodb.records import RAW, Piece
+from tests.kit.servers.mongodb import MongoServer
 
 MEGABYTE = 1_000_000
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 
 import pytest
-from fault_work import WAIT, assert_all_there, load, some_events, wait_for_growth
 
 from eventstore import Event, StoreUnavailableError, open_store
 from eventstore.testing.conformance.base import assert_log_is_sound, note
-from eventstore.testing.proxy import Proxy
-from eventstore.testing.servers.mongodb import MongoServer
+from tests.kit.fault_work import WAIT, assert_all_there, load, some_events, wait_for_growth
+from tests.kit.proxy import Proxy
+from tests.kit.servers.mongodb import MongoServer
 
 
 def marked(count: int = 1) -> list[Event]:

@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import pymongo
 import pytest
-from secrets_scan import a_password
 
 from eventstore import (
     Capability,
@@ -26,10 +25,11 @@ from eventstore import (
     open_store,
 )
 from eventstore.testing.conformance.base import note, stored
-from eventstore.testing.ports import free_port
-from eventstore.testing.proxy import Proxy
-from eventstore.testing.servers.mongodb import MongoServer, SecantusServer
 from eventstore_mongodb.opening import Namespace
+from tests.kit.ports import free_port
+from tests.kit.proxy import Proxy
+from tests.kit.secrets_scan import a_password
+from tests.kit.servers.mongodb import MongoServer, SecantusServer
 
 SECRET = a_password()
 

@@ -20,7 +20,7 @@ from eventstore import (
     open_store,
 )
 from eventstore.testing.conformance.base import assert_log_is_sound, note, notes
-from eventstore.testing.servers.mongodb import MongoServer
+from tests.kit.servers.mongodb import MongoServer
 
 KEPT, LOST = 40, 20
 

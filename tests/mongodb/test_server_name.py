@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from eventstore import open_store
-from eventstore.testing.servers.mongodb import MongoServer
 from eventstore_mongodb.connections import server_name
+from tests.kit.servers.mongodb import MongoServer
 
 MONGOD: dict[str, Any] = {
     "version": "8.2.1",

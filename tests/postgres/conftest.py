@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from secrets_scan import a_password
 
 from eventstore import EventStore, drop_namespace, open_store
-from eventstore.testing.backends import BACKENDS
-from eventstore.testing.servers import PostgresServer, ServerUnavailableError, start_postgres
+from tests.kit.backends import BACKENDS
+from tests.kit.secrets_scan import a_password
+from tests.kit.servers import PostgresServer, ServerUnavailableError, start_postgres
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_work import WAIT, note, wait_until
 
 from eventstore import (
     EventStore,
@@ -25,7 +24,8 @@ from eventstore import (
 )
 from eventstore.testing.conformance.base import assert_log_is_sound
 from eventstore.testing.conformance.crews import Thread
-from eventstore.testing.servers import PostgresServer
+from tests.kit.servers import PostgresServer
+from tests.postgres.work import WAIT, note, wait_until
 
 GRACE = 1.0
 """Seconds beyond a time-out that a busy machine may need: far less than another time-out."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_work import WAIT, note, url_as
 
 from eventstore import (
     AppendCondition,
@@ -26,10 +25,11 @@ from eventstore import (
     open_store,
 )
 from eventstore.testing.conformance.crews import Thread
-from eventstore.testing.ports import free_port
-from eventstore.testing.proxy import Proxy
-from eventstore.testing.servers import PostgresServer, start_postgres
 from eventstore_postgres.translation import translated
+from tests.kit.ports import free_port
+from tests.kit.proxy import Proxy
+from tests.kit.servers import PostgresServer, start_postgres
+from tests.postgres.work import WAIT, note, url_as
 
 PASSING = [
     "08000", "08003", "08006", "25006", "25P03", "40001", "40P01", "53000", "53200", "53300",

@@ -12,8 +12,16 @@ from typing import Any, Literal
 
 import psycopg
 import pytest
-from fault_work import assert_all_there, load, wait_for_growth
-from postgres_work import (
+
+from eventstore import EventStore, StoreUnavailableError, open_store
+from eventstore.testing.conformance.base import assert_log_is_sound
+from eventstore.testing.conformance.crews import Thread
+from eventstore.testing.conformance.processes import FreshProcess
+from eventstore_postgres import PostgresBackend
+from tests.kit.fault_work import assert_all_there, load, wait_for_growth
+from tests.kit.proxy import Proxy
+from tests.kit.servers import PostgresServer
+from tests.postgres.work import (
     WAIT,
     holders,
     join_and_stay,
@@ -22,14 +30,6 @@ from postgres_work import (
     url_as,
     wait_until,
 )
-
-from eventstore import EventStore, StoreUnavailableError, open_store
-from eventstore.testing.conformance.base import assert_log_is_sound
-from eventstore.testing.conformance.crews import Thread
-from eventstore.testing.conformance.processes import FreshProcess
-from eventstore.testing.proxy import Proxy
-from eventstore.testing.servers import PostgresServer
-from eventstore_postgres import PostgresBackend
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])

@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_work import WAIT, note, wait_until
 
 from eventstore import (
     ConfigurationError,
@@ -19,7 +18,8 @@ from eventstore import (
 )
 from eventstore.testing.conformance.base import assert_log_is_sound
 from eventstore.testing.conformance.crews import Thread
-from eventstore.testing.servers import PostgresServer, start_postgres
+from tests.kit.servers import PostgresServer, start_postgres
+from tests.postgres.work import WAIT, note, wait_until
 
 
 @pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])

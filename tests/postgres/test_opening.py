@@ -9,8 +9,6 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from postgres_work import WAIT, note, url_as
-from secrets_scan import a_password
 
 from eventstore import (
     Capability,
@@ -27,9 +25,11 @@ from eventstore import (
 from eventstore.registry import schema_ddl
 from eventstore.testing.conformance.base import assert_log_is_sound
 from eventstore.testing.conformance.crews import Thread
-from eventstore.testing.ports import free_port
-from eventstore.testing.servers import PostgresServer, start_postgres
 from eventstore_postgres import PostgresBackend
+from tests.kit.ports import free_port
+from tests.kit.secrets_scan import a_password
+from tests.kit.servers import PostgresServer, start_postgres
+from tests.postgres.work import WAIT, note, url_as
 
 SECRET = a_password()
 

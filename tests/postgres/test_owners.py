@@ -11,8 +11,6 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from postgres_work import WAIT, note, url_as
-from secrets_scan import a_password
 
 from eventstore import (
     AppendCondition,
@@ -29,8 +27,10 @@ from eventstore import (
 from eventstore.backend import Settings
 from eventstore.registry import schema_ddl
 from eventstore.testing.conformance.base import assert_log_is_sound
-from eventstore.testing.servers import PostgresServer
 from eventstore_postgres import PostgresBackend
+from tests.kit.secrets_scan import a_password
+from tests.kit.servers import PostgresServer
+from tests.postgres.work import WAIT, note, url_as
 
 Admin = psycopg.Connection[Any]
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_work import note
 
 from eventstore import EventQuery, EventStore, drop_namespace, open_store
 from eventstore.backend import PageRequest
-from eventstore.testing.servers import PostgresServer
 from eventstore_postgres import PostgresBackend
 from eventstore_postgres.selecting import page_query, within
+from tests.kit.servers import PostgresServer
+from tests.postgres.work import note
 
 EVENTS = 1_000_000
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -7,9 +7,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_joins import PostgresJoins
-from postgres_traps import PATH, calls, plant
-from postgres_work import WAIT, holders, note, wait_until
 
 from eventstore import (
     AppendCondition,
@@ -21,8 +18,11 @@ from eventstore import (
 )
 from eventstore.testing.conformance import ConformanceSuite, Harness
 from eventstore.testing.conformance.crews import Thread
-from eventstore.testing.servers import PostgresServer, start_postgres
 from eventstore_postgres import PostgresBackend
+from tests.kit.servers import PostgresServer, start_postgres
+from tests.postgres.joins import PostgresJoins
+from tests.postgres.traps import PATH, calls, plant
+from tests.postgres.work import WAIT, holders, note, wait_until
 
 POOLED: dict[str, Any] = {"prepare_threshold": None}
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgres_work import WAIT, note, wait_until
 
 from eventstore import EventStore, open_store
 from eventstore.testing.conformance.crews import Thread
-from eventstore.testing.servers import PostgresServer
+from tests.kit.servers import PostgresServer
+from tests.postgres.work import WAIT, note, wait_until
 
 LISTENERS = """
     SELECT pid FROM pg_stat_activity

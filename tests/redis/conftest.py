@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from uuid import uuid4
 
 import pytest
-from fault_work import StartServer
 
 from eventstore import drop_namespace
-from eventstore.testing.backends import BACKENDS
-from eventstore.testing.servers import ServerUnavailableError
-from eventstore.testing.servers.redis import RedisServer, start_redis
+from tests.kit.backends import BACKENDS
+from tests.kit.fault_work import StartServer
+from tests.kit.servers import ServerUnavailableError
+from tests.kit.servers.redis import RedisServer, start_redis
 
 
 @pytest.fixture(scope="session")

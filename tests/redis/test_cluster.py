@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fault_work import WAIT, assert_all_there, load, some_events, wait_for_growth
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError
 
 from eventstore import StoreUnavailableError, drop_namespace, open_store
 from eventstore.testing.conformance import ConformanceSuite, Harness
 from eventstore.testing.conformance.base import assert_log_is_sound
-from eventstore.testing.ports import LOOPBACK
-from eventstore.testing.servers.redis import RedisServer
-from eventstore.testing.servers.redis_cluster import RedisCluster, start_redis_cluster
+from tests.kit.fault_work import WAIT, assert_all_there, load, some_events, wait_for_growth
+from tests.kit.ports import LOOPBACK
+from tests.kit.servers.redis import RedisServer
+from tests.kit.servers.redis_cluster import RedisCluster, start_redis_cluster
 
 
 @pytest.fixture(scope="module")

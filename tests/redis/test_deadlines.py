@@ -10,10 +10,10 @@ import pytest
 from eventstore import Entity, Event, EventQuery, StoreUnavailableError, drop_namespace, open_store
 from eventstore._core.appending import batch_of
 from eventstore.backend import Backend, PageRequest, deadline
-from eventstore.testing.ports import LOOPBACK
-from eventstore.testing.proxy import Proxy
-from eventstore.testing.servers.redis import RedisServer
 from eventstore_redis import RedisBackend
+from tests.kit.ports import LOOPBACK
+from tests.kit.proxy import Proxy
+from tests.kit.servers.redis import RedisServer
 
 PATIENT = 30.0
 """What a store may wait for each single thing; no test does."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from fault_work import WAIT, StartServer
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from eventstore import (
@@ -22,10 +21,11 @@ from eventstore import (
 from eventstore._core.appending import batch_of
 from eventstore.backend import Accepted, Batch, Condition, Repeated
 from eventstore.testing.conformance.base import assert_log_is_sound
-from eventstore.testing.ports import LOOPBACK
-from eventstore.testing.proxy import Proxy
-from eventstore.testing.servers.redis import RedisServer
 from eventstore_redis.backend import _APPEND, _FIND, _READ, RedisBackend, _Script
+from tests.kit.fault_work import WAIT, StartServer
+from tests.kit.ports import LOOPBACK
+from tests.kit.proxy import Proxy
+from tests.kit.servers.redis import RedisServer
 
 Exchange = Callable[[Sequence[Sequence[Any]]], list[Any]]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import pytest
-from fault_work import WAIT, StartServer
 
 from eventstore import (
     CheckpointError,
@@ -15,8 +14,9 @@ from eventstore import (
     StoreUnavailableError,
     open_store,
 )
-from eventstore.testing.ports import LOOPBACK
-from eventstore.testing.servers.redis import RedisServer, start_redis_replica
+from tests.kit.fault_work import WAIT, StartServer
+from tests.kit.ports import LOOPBACK
+from tests.kit.servers.redis import RedisServer, start_redis_replica
 
 
 def an_event(number: int = 1) -> Event:

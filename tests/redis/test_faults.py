@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fault_work import (
+
+from eventstore import Event, EventQuery, EventStore, StoreUnavailableError, open_store
+from eventstore.testing.conformance.base import assert_log_is_sound
+from eventstore.testing.conformance.processes import FreshProcess
+from tests.kit.fault_work import (
     WAIT,
     StartServer,
     append_one_batch,
@@ -12,12 +16,8 @@ from fault_work import (
     some_events,
     wait_for_growth,
 )
-
-from eventstore import Event, EventQuery, EventStore, StoreUnavailableError, open_store
-from eventstore.testing.conformance.base import assert_log_is_sound
-from eventstore.testing.conformance.processes import FreshProcess
-from eventstore.testing.proxy import Proxy
-from eventstore.testing.servers.redis import RedisServer
+from tests.kit.proxy import Proxy
+from tests.kit.servers.redis import RedisServer
 
 
 def test_what_was_acknowledged_survives_kills_of_the_server_under_load(start: StartServer) -> None:

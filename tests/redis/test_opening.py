@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fault_work import StartServer
-from secrets_scan import a_password
 
 from eventstore import (
     ConfigurationError,
@@ -21,8 +19,10 @@ from eventstore import (
     drop_namespace,
     open_store,
 )
-from eventstore.testing.ports import LOOPBACK
-from eventstore.testing.servers.redis import RedisServer
+from tests.kit.fault_work import StartServer
+from tests.kit.ports import LOOPBACK
+from tests.kit.secrets_scan import a_password
+from tests.kit.servers.redis import RedisServer
 
 SECRET = a_password("-of-the-server")
 

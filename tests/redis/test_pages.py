@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
-from fault_work import WAIT
 
 from eventstore import (
     AppendCondition,
@@ -28,8 +27,9 @@ from eventstore import (
 from eventstore._core.appending import batch_of
 from eventstore.backend import Accepted, Backend, Condition, PageRequest, Settings, deadline
 from eventstore.memory import MemoryBackend
-from eventstore.testing.servers.redis import RedisServer
 from eventstore_redis import RedisBackend
+from tests.kit.fault_work import WAIT
+from tests.kit.servers.redis import RedisServer
 
 MANY = 6_000  # more than one call of read.lua looks at
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

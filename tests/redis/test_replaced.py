@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from fault_work import WAIT, StartServer
 
 from eventstore import (
     ConfigurationError,
@@ -21,9 +20,10 @@ from eventstore import (
 )
 from eventstore.backend import Settings
 from eventstore.testing.conformance.base import assert_log_is_sound
-from eventstore.testing.ports import LOOPBACK
-from eventstore.testing.servers.redis import RedisServer
 from eventstore_redis import RedisBackend
+from tests.kit.fault_work import WAIT, StartServer
+from tests.kit.ports import LOOPBACK
+from tests.kit.servers.redis import RedisServer
 
 EVENT = Event(event_type="A", entity_type="a", entity_id="1", tags=("x",), workflow_id="w")
 

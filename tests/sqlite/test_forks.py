@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-import eventstore_sqlite
 from eventstore import EventStore, UnsupportedOperationError, open_store
 from eventstore.testing.builders import an_event
 from eventstore_sqlite import SqliteBackend
+from eventstore_sqlite import backend as sqlite_backend
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -181,7 +181,7 @@ def test_a_fork_right_after_a_commit_gives_the_child_no_handle(
     class Repeated(metaclass=Forks):
         pass
 
-    monkeypatch.setattr(eventstore_sqlite, "Repeated", Repeated)
+    monkeypatch.setattr(sqlite_backend, "Repeated", Repeated)
     store.append(an_event())
 
     assert codes == [0]

@@ -23,7 +23,7 @@ def naps_of(backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch, idle: float
         naps.append(seconds)
         clock += seconds
 
-    monkeypatch.setattr("eventstore_sqlite.monotonic", lambda: clock)
+    monkeypatch.setattr("eventstore_sqlite.backend.monotonic", lambda: clock)
     backend._seen = 0, clock - idle, None
     backend.wait(0, 1.0, nap)
     return naps

@@ -10,7 +10,6 @@ from uuid import UUID
 
 import pytest
 from msgspec.structs import replace
-from stories import CART, DAWN, SHIP, Story, of
 
 from eventstore import (
     AppendCondition,
@@ -49,6 +48,7 @@ from eventstore.testing.history.recording import (
 )
 from eventstore.testing.history.running import Workers
 from eventstore.testing.history.workload import Workload
+from tests.testing.stories import CART, DAWN, SHIP, Story, of
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from stories import CART, SHIP, Story
 
 from eventstore import Checkpoint, EventQuery
 from eventstore.testing.history import Campaign, Fault, Restore, Rule, Verdict, judge, report
@@ -26,6 +25,7 @@ from eventstore.testing.history.recording import (
     Stored,
     Unavailable,
 )
+from tests.testing.stories import CART, SHIP, Story
 
 SECOND = 1_000_000_000
 

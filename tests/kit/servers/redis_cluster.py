@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Final, Self
 
-from eventstore.testing.ports import LOOPBACK
-from eventstore.testing.servers.programs import ServerUnavailableError
-from eventstore.testing.servers.redis import RedisReplyError, RedisServer, start_redis
+from tests.kit.ports import LOOPBACK
+from tests.kit.servers.programs import ServerUnavailableError
+from tests.kit.servers.redis import RedisReplyError, RedisServer, start_redis
 
 _SLOTS: Final = 16384
 _NODES: Final = 3

@@ -9,12 +9,12 @@ from multiprocessing.synchronize import Event as Flag
 from typing import Any, Final
 
 import psycopg
-from secrets_scan import a_password
 
 from eventstore import Event, EventStoreError, open_store
 from eventstore.backend import Batch, LogState
-from eventstore.testing.servers import PostgresServer
 from eventstore_postgres.appending import Appender
+from tests.kit.secrets_scan import a_password
+from tests.kit.servers import PostgresServer
 
 WAIT: Final = 60.0
 """Seconds within which whatever must happen has happened, on a busy machine too."""

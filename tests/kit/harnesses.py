@@ -1,6 +1,6 @@
 """What the conformance suite must know about each row of the table of backends.
 
-A new backend: a row in ``eventstore/testing/backends.py``, and what its row here needs beyond
+A new backend: a row in ``tests/kit/backends.py``, and what its row here needs beyond
 the URL: ``joins`` where it can join transactions, and the options it must refuse.
 """
 
@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from eventstore.testing.backends import BackendUnderTest
 from eventstore.testing.conformance import Harness, Joins
+from tests.kit.backends import BackendUnderTest
 
 
 def harness_of(backend: BackendUnderTest, url: str, *, history_seconds: float) -> Harness:
@@ -52,7 +52,9 @@ def _redis(_: str) -> dict[str, Any]:
 
 
 def _postgres(url: str) -> dict[str, Any]:
-    from postgres_joins import PostgresJoins  # its driver need not be installed for the others
+    from tests.postgres.joins import (
+        PostgresJoins,  # its driver need not be installed for the others
+    )
 
     return {
         "joins": PostgresJoins(url),
@@ -76,7 +78,7 @@ def _postgres(url: str) -> dict[str, Any]:
 
 
 def _mongodb(url: str) -> dict[str, Any]:
-    from mongodb_joins import MongoJoins  # its driver need not be installed for the others
+    from tests.mongodb.joins import MongoJoins  # its driver need not be installed for the others
 
     return {
         "joins": MongoJoins(url),

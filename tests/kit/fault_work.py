@@ -14,7 +14,7 @@ from typing import Any, Final
 from eventstore import Event, EventStore, open_store
 from eventstore.testing.conformance.base import assert_log_is_sound
 from eventstore.testing.conformance.processes import FreshProcess
-from eventstore.testing.servers.redis import RedisServer
+from tests.kit.servers.redis import RedisServer
 
 StartServer = Callable[..., RedisServer]
 """Starts a server, with options of redis.conf."""

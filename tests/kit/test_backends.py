@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.testing.backends import BACKENDS, selected_backends
-from eventstore.testing.ports import free_port
-from eventstore.testing.servers import ServerUnavailableError, start_redis
+from tests.kit.backends import BACKENDS, selected_backends
+from tests.kit.ports import free_port
+from tests.kit.servers import ServerUnavailableError, start_redis
 
 SERVERS = ("redis", "mongodb", "postgres")
 

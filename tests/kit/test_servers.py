@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from eventstore.testing import servers
-from eventstore.testing.backends import BACKENDS
-from eventstore.testing.ports import free_port
-from eventstore.testing.servers import (
+from tests.kit import servers
+from tests.kit.backends import BACKENDS
+from tests.kit.ports import free_port
+from tests.kit.servers import (
     MongoServer,
     PostgresServer,
     RedisCluster,
@@ -32,7 +32,7 @@ from eventstore.testing.servers import (
     start_redis_cluster,
     start_redis_replica,
 )
-from eventstore.testing.servers.programs import version_of
+from tests.kit.servers.programs import version_of
 
 STARTERS: dict[str, Callable[[], Server]] = {
     "postgres": start_postgres,
@@ -133,7 +133,7 @@ class TestEveryServer:
         starter = STARTERS[name].__name__
         program = f"""if True:
             from threading import Thread
-            from eventstore.testing.servers import {starter}
+            from tests.kit.servers import {starter}
             made = []
             thread = Thread(target=lambda: made.append({starter}()))
             thread.start()
@@ -374,7 +374,7 @@ def test_ports_are_not_those_of_outgoing_connections() -> None:
 def test_nothing_imports_a_driver() -> None:
     program = """if True:
         import sys
-        import eventstore.testing.backends, eventstore.testing.proxy
+        import tests.kit.backends, tests.kit.proxy
         print({"psycopg", "redis", "pymongo", "secantus"} & sys.modules.keys())
     """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from eventstore.testing.ports import free_port
-from eventstore.testing.proxy import Proxy
+from tests.kit.ports import free_port
+from tests.kit.proxy import Proxy
 
 
 class LineServer:

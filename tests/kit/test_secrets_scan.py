@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from secrets_scan import SecretsScan, a_password
 
 from eventstore import ConfigurationError, open_store
+from tests.kit.secrets_scan import SecretsScan, a_password
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ import sys
 from pathlib import Path
 import pytest
 from eventstore import ConfigurationError
-from secrets_scan import SecretsScan, a_password
+from tests.kit.secrets_scan import SecretsScan, a_password
 
 @pytest.fixture(autouse=True, scope="session")
 def scan(pytestconfig):

@@ -11,17 +11,17 @@ programs come from wheels of the ``testing`` extra, else from the PATH; where th
 ServerUnavailableError says what to install. No driver is imported.
 """
 
-from eventstore.testing.servers.mongodb import MongoServer, start_mongodb
-from eventstore.testing.servers.postgres import PostgresServer, start_postgres
-from eventstore.testing.servers.programs import ServerUnavailableError
-from eventstore.testing.servers.redis import (
+from tests.kit.servers.mongodb import MongoServer, start_mongodb
+from tests.kit.servers.postgres import PostgresServer, start_postgres
+from tests.kit.servers.programs import ServerUnavailableError
+from tests.kit.servers.redis import (
     RedisReplyError,
     RedisServer,
     start_redis,
     start_redis_replica,
 )
-from eventstore.testing.servers.redis_cluster import RedisCluster, start_redis_cluster
-from eventstore.testing.servers.server import Server, StopMode
+from tests.kit.servers.redis_cluster import RedisCluster, start_redis_cluster
+from tests.kit.servers.server import Server, StopMode
 
 __all__ = [
     "MongoServer",

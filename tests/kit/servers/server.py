@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Final, Literal, Self
 
-from eventstore.testing.ports import LOOPBACK, free_port
-from eventstore.testing.servers import keeper
-from eventstore.testing.servers.programs import Account, ServerUnavailableError
+from tests.kit.ports import LOOPBACK, free_port
+from tests.kit.servers import keeper
+from tests.kit.servers.programs import Account, ServerUnavailableError
 
 StopMode = Literal["fast", "immediate"]
 """``fast``: cut the clients off, write out what is to be written, end. ``immediate``: end."""

@@ -10,13 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Final
 
-from eventstore.testing.ports import LOOPBACK
-from eventstore.testing.servers.programs import (
+from tests.kit.ports import LOOPBACK
+from tests.kit.servers.programs import (
     first_that_runs,
     in_wheel,
     on_path,
 )
-from eventstore.testing.servers.server import Server, StopMode
+from tests.kit.servers.server import Server, StopMode
 
 _WHEEL: Final = "SecantusDB"
 _PINNED: Final = "--no-deps SecantusDB==0.6.0b17"

@@ -25,10 +25,10 @@ import msgspec
 
 from eventstore.backend import as_flag
 from eventstore.backend.settings import redacted
-from eventstore.testing.servers import ServerUnavailableError
-from eventstore.testing.servers.mongodb import mongodb_answers, start_mongodb
-from eventstore.testing.servers.postgres import postgres_answers, start_postgres
-from eventstore.testing.servers.redis import redis_answers, start_redis
+from tests.kit.servers import ServerUnavailableError
+from tests.kit.servers.mongodb import mongodb_answers, start_mongodb
+from tests.kit.servers.postgres import postgres_answers, start_postgres
+from tests.kit.servers.redis import redis_answers, start_redis
 
 _SELECTION: Final = "EVENTSTORE_TEST_BACKENDS"
 

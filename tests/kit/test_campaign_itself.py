@@ -12,12 +12,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from campaign.grounds import Ground, ground_of
-from campaign.kinds import KINDS, schedule
-from campaign.running import run_campaign
 
 from eventstore import open_store
 from eventstore.testing.builders import an_event
+from tests.campaign.grounds import Ground, ground_of
+from tests.campaign.kinds import KINDS, schedule
+from tests.campaign.running import run_campaign
 
 WAIT = 60.0
 

