@@ -10,9 +10,9 @@ import msgspec
 
 from eventstore._core.checks import checked_name, checked_tenant, shown
 from eventstore._core.log import Log
-from eventstore._core.reading import in_tenant, verified, verified_position
+from eventstore._core.reading import in_sequences, in_tenant, verified, verified_position
 from eventstore._core.retrying import Answer
-from eventstore.backend import PageRequest
+from eventstore.backend import INSTANT, PageRequest, time_left
 from eventstore.backend.draft import Draft, draft_of
 from eventstore.backend.planner import (
     Batch,
@@ -24,10 +24,12 @@ from eventstore.backend.planner import (
 from eventstore.checkpoint import Checkpoint
 from eventstore.errors import (
     CheckpointError,
+    ConditionFailedError,
     DuplicateEventError,
     EventStoreError,
     InvalidEventError,
     LogReplacedError,
+    StoreUnavailableError,
 )
 from eventstore.event import Entity, Event
 from eventstore.query import AppendCondition
@@ -40,9 +42,9 @@ Expectation = int | Mapping[Any, int]
 
 def batch_of(
     events: Sequence[Event], expected_version: Expectation, tenant_id: str | None
-) -> Batch | None:
-    """Return ``events`` as a valid batch, of ``tenant_id`` where one is given; None if there
-    are none.
+) -> Batch:
+    """Return ``events`` as a valid batch, of ``tenant_id`` where one is given. One without events
+    checks what is expected, and writes nothing.
 
     Raises InvalidEventError, and DuplicateEventError for an id that is there twice.
     """
@@ -50,7 +52,7 @@ def batch_of(
     if len(drafts) > 1:
         _refuse_an_id_twice(drafts)
     expected = _expectations(expected_version, drafts, tenant_id)
-    return Batch(drafts=drafts, expected=expected) if drafts else None
+    return Batch(drafts=drafts, expected=expected)
 
 
 def append(
@@ -82,16 +84,27 @@ def append(
 def _append_if(
     log: Log, batch: Batch, condition: AppendCondition, tenant_id: str | None, connection: Any
 ) -> AppendResult:
-    try:
-        looked = looked_into(log, condition, tenant_id, joins=connection is not None)
-    except LogReplacedError:
-        raise
-    except CheckpointError:
-        repeated = recorded_already(log, batch)
-        if repeated is None:
+    while True:
+        try:
+            looked = looked_into(log, condition, tenant_id, joins=connection is not None)
+        except LogReplacedError:
             raise
-        return repeated.result()
-    return _append(log, msgspec.structs.replace(batch, condition=looked), connection)
+        except CheckpointError:
+            repeated = recorded_already(log, batch)
+            if repeated is None:
+                raise
+            return repeated.result()
+        try:
+            return _append(log, msgspec.structs.replace(batch, condition=looked), connection)
+        except ConditionFailedError:
+            if looked.match or connection is not None or not condition.query.has_recorded_bounds:
+                raise
+            # What came since was taken to be within bounds that the log had not passed yet. Now
+            # that it is recorded, its time tells.
+            if time_left(log.settings.timeout) <= INSTANT:
+                raise StoreUnavailableError(
+                    "condition: events come faster than it can be looked into"
+                ) from None
 
 
 def _append(log: Log, batch: Batch, connection: Any) -> AppendResult:
@@ -134,6 +147,7 @@ def looked_into(
     else:
         after = verified_position(log, condition.after, "condition.after", tenant_id)
     head = log.head()
+    query = in_sequences(log, query, tenant_id, after=max(after - 1, 0), head=head, later=True)
     if after >= head:
         return Condition(asked=condition, query=query, after=after, checked_to=after)
     page = PageRequest(query=query, after=after, up_to=head, limit=1)
@@ -178,8 +192,13 @@ def _expectations(
             raise InvalidEventError("expected_version: names an entity twice")
     else:
         expected = checked_expectation(expected_version)
-        if expected == ExpectedVersion.ANY or not drafts:
+        if expected == ExpectedVersion.ANY:
             return ()
+        if not drafts:
+            raise InvalidEventError(
+                "expected_version: a batch without events names no entity; give a mapping"
+                " {(entity_type, entity_id): version}"
+            )
         entities = {draft.entity for draft in drafts}
         if len(entities) > 1:
             raise InvalidEventError(

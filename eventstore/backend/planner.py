@@ -69,7 +69,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Events to be stored together, and what must hold for that. Valid and encoded."""
 
     drafts: tuple[Draft, ...]
-    """Never empty; no id twice."""
+    """No id twice. None in a batch that is only to be checked: then nothing is written."""
     expected: tuple[tuple[Entity, int], ...] = ()
     """Expected versions (``ExpectedVersion.ANY`` is left out)."""
     condition: Condition | None = None
@@ -160,8 +160,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def accepted(self) -> list[Accepted]:
-        """What to write, in order."""
-        return [outcome for outcome in self.outcomes if isinstance(outcome, Accepted)]
+        """What to write, in order: not what has nothing to write."""
+        return [each for each in self.outcomes if isinstance(each, Accepted) and each.drafts]
 
 
 def entities_of(group: Iterable[Batch]) -> set[Entity]:
