@@ -59,8 +59,9 @@ class Condition(msgspec.Struct, frozen=True):
     after: int
     """The lower bound, exclusive; 0 where the whole log counts."""
     checked_to: int
-    """No event above ``after`` and up to here matches, but for ``match``. At least ``after``
-    where that is within the log."""
+    """How far the core has looked before the commit began: the events above ``after`` and up to
+    this sequence are known, and none of them matches but ``match``. What is left to be looked at
+    under the log's lock is what came since: the events above it."""
     match: int = 0
     """The sequence of a match found before the commit; 0 if none was."""
 
