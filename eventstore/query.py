@@ -193,7 +193,7 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
         return (
             self.from_recorded_at is not None
             or self.to_recorded_at is not None
-            or any(each.has_recorded_bounds for each in self.any_of or ())
+            or (self.any_of is not None and any(each.has_recorded_bounds for each in self.any_of))
         )
 
     @property
