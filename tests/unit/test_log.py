@@ -15,6 +15,7 @@ import pytest
 
 from eventstore import (
     AppendCondition,
+    AppendResult,
     Checkpoint,
     CheckpointError,
     ConditionFailedError,
@@ -246,7 +247,8 @@ def test_an_entity_that_grows_while_it_is_read_backwards_does_not_pass_its_bound
     # Given: an entity that outgrows the bound once it was seen not to have reached it
     store = opened()
     store.append_batch([an_event() for _ in range(2)])
-    read, grown = shaky.read, []
+    read = shaky.read
+    grown: list[AppendResult] = []
 
     def read_then_grow(page: PageRequest) -> list[Event]:
         events = read(page)
