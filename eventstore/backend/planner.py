@@ -17,9 +17,9 @@ Each batch is judged against the log and the accepted batches before it, never a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
@@ -152,6 +152,27 @@ class LogState(msgspec.Struct, kw_only=True):
     ``condition.checked_to`` (the core has looked up to there); 0 if none does."""
 
 
+class LogView(Protocol):
+    """The log as one consistent read shows it, under its write lock (or as a snapshot that the
+    write will confirm): what a backend that plans on the client can look up."""
+
+    def head(self) -> tuple[int, datetime | None]:
+        """Return the highest sequence, 0 when empty, and when that event was recorded. Asked
+        first; whatever is asked later must not be older."""
+
+    def now(self) -> datetime:
+        """Return the time, by the server's clock where there is one."""
+
+    def versions(self, entities: Collection[Entity]) -> Mapping[Entity, int]:
+        """Return the current versions of entities; one that is missing is at 0."""
+
+    def find(self, keys: Sequence[EventKey]) -> Iterable[Event]:
+        """Return the recorded events of these identities."""
+
+    def first_match(self, query: EventQuery, after: int, up_to: int) -> int:
+        """Return the sequence of an event in ``(after, up_to]`` that matches, 0 if none does."""
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What to write and what to answer."""
 
@@ -179,6 +200,32 @@ def keys_of(group: Iterable[Batch]) -> list[EventKey]:
 def twins_of(recorded: Iterable[Event]) -> dict[Identity, Event]:
     """Return recorded events by their identity."""
     return {(event.tenant_id, event.event_id.int.to_bytes(16, "big")): event for event in recorded}
+
+
+def state_of(view: LogView, group: Sequence[Batch]) -> LogState:
+    """Return all that the planner must know, looked up in ``view``."""
+    head, recorded_at = view.head()
+    return LogState(
+        head=head,
+        recorded_at=recorded_at,
+        now=view.now(),
+        versions=view.versions(entities_of(group)),
+        twins=twins_of(view.find(keys_of(group))),
+        matches=[_first_match(view, batch.condition, head) for batch in group],
+    )
+
+
+def plan_over(view: LogView, group: Sequence[Batch]) -> Plan:
+    """Judge each batch in order against the log that ``view`` shows."""
+    return plan(group, state_of(view, group))
+
+
+def _first_match(view: LogView, condition: Condition | None, head: int) -> int:
+    """Return the sequence of an event that fails a condition, of those that the core has not
+    looked at; 0 if there is none."""
+    if condition is None or condition.match or condition.checked_to >= head:
+        return 0
+    return view.first_match(condition.query, condition.checked_to, head)
 
 
 def plan(group: Sequence[Batch], state: LogState) -> Plan:

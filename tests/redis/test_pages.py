@@ -25,7 +25,15 @@ from eventstore import (
     open_store,
 )
 from eventstore._core.appending import batch_of
-from eventstore.backend import Accepted, Backend, Condition, PageRequest, Settings, deadline
+from eventstore.backend import (
+    Accepted,
+    Backend,
+    Condition,
+    PageRequest,
+    Settings,
+    deadline,
+    open_log,
+)
 from eventstore.memory import MemoryBackend
 from eventstore_redis import RedisBackend
 from tests.kit.fault_work import WAIT
@@ -57,11 +65,11 @@ def many_events() -> list[Event]:
 def both(server: RedisServer) -> Iterator[tuple[Backend, Backend]]:
     """The same log on the server and in memory."""
     redis = Settings.parse(server.url, {"namespace": "pages"}, RedisBackend.options)
-    memory = Settings.parse("memory://", {}, frozenset())
+    memory = Settings.parse("memory://", {}, MemoryBackend.options)
     events = many_events()
     with open_store(server.url, namespace="pages") as store:
         store.append_batch(events)
-    backends = RedisBackend.open(redis), MemoryBackend.open(memory)
+    backends = RedisBackend.open(redis), open_log(MemoryBackend, memory)
     batch = batch_of(events, -1, None)
     assert batch is not None
     backends[1].commit([batch], WAIT)

@@ -10,6 +10,7 @@ from eventstore.testing.conformance.concurrency import ConcurrencyTests
 from eventstore.testing.conformance.conditions import ConditionTests
 from eventstore.testing.conformance.entities import EntityTests
 from eventstore.testing.conformance.fidelity import FidelityTests
+from eventstore.testing.conformance.formats import FormatTests
 from eventstore.testing.conformance.group_commit import GroupCommitTests
 from eventstore.testing.conformance.idempotence import IdempotenceTests
 from eventstore.testing.conformance.iteration import IterationTests
@@ -32,6 +33,7 @@ class ConformanceSuite(
     BadEventTests,
     OptionTests,
     LifecycleTests,
+    FormatTests,
     GroupCommitTests,
     JoiningTests,
     ConcurrencyTests,
