@@ -11,10 +11,12 @@ import msgspec
 from eventstore._core.checks import checked_name, checked_tenant, shown
 from eventstore._core.log import Log
 from eventstore._core.reading import in_tenant, verified, verified_position
-from eventstore._core.retrying import Answer
+from eventstore._core.retrying import Answer, logger
 from eventstore.backend import PageRequest
+from eventstore.backend.deadline import INSTANT, time_left
 from eventstore.backend.draft import Draft, draft_of
 from eventstore.backend.planner import (
+    AnotherPastError,
     Batch,
     Condition,
     Repeated,
@@ -28,9 +30,10 @@ from eventstore.errors import (
     EventStoreError,
     InvalidEventError,
     LogReplacedError,
+    StoreUnavailableError,
 )
 from eventstore.event import Entity, Event
-from eventstore.query import AppendCondition
+from eventstore.query import AppendCondition, EventQuery
 from eventstore.result import AppendResult
 from eventstore.versions import ExpectedVersion, checked_expectation
 
@@ -82,16 +85,22 @@ def append(
 def _append_if(
     log: Log, batch: Batch, condition: AppendCondition, tenant_id: str | None, connection: Any
 ) -> AppendResult:
-    try:
-        looked = looked_into(log, condition, tenant_id, joins=connection is not None)
-    except LogReplacedError:
-        raise
-    except CheckpointError:
-        repeated = recorded_already(log, batch)
-        if repeated is None:
+    while True:
+        try:
+            looked = looked_into(log, condition, tenant_id, joins=connection is not None)
+        except LogReplacedError:
             raise
-        return repeated.result()
-    return _append(log, msgspec.structs.replace(batch, condition=looked), connection)
+        except CheckpointError:
+            repeated = recorded_already(log, batch)
+            if repeated is None:
+                raise
+            return repeated.result()
+        try:
+            return _append(log, msgspec.structs.replace(batch, condition=looked), connection)
+        except AnotherPastError as error:
+            if time_left(log.settings.timeout) <= INSTANT:
+                raise StoreUnavailableError(f"not within the timeout: {error}") from error
+            logger.info("looking again: %s", error)
 
 
 def _append(log: Log, batch: Batch, connection: Any) -> AppendResult:
@@ -133,13 +142,19 @@ def looked_into(
         after = condition.after  # whether that is beyond the head, the transaction itself knows
     else:
         after = verified_position(log, condition.after, "condition.after", tenant_id)
-    head = log.head()
+    newest = log.page(PageRequest(query=EventQuery(), limit=1, ascending=False))
+    head = newest[0].sequence if newest else 0
+    witness = (newest[0].tenant_id, newest[0].event_id) if newest and after <= head else None
     if after >= head:
-        return Condition(asked=condition, query=query, after=after, checked_to=after)
+        return Condition(
+            asked=condition, query=query, after=after, checked_to=after, witness=witness
+        )
     page = PageRequest(query=query, after=after, up_to=head, limit=1)
     found = log.page(page)
     match = found[0].sequence if found else 0
-    return Condition(asked=condition, query=query, after=after, checked_to=head, match=match)
+    return Condition(
+        asked=condition, query=query, after=after, checked_to=head, match=match, witness=witness
+    )
 
 
 def _drafts(events: Sequence[Event], tenant_id: str | None) -> Iterable[Draft]:

@@ -17,7 +17,9 @@ from eventstore.backend.options import (
     as_number,
 )
 from eventstore.backend.planner import (
+    ANOTHER_PAST,
     Accepted,
+    AnotherPastError,
     Batch,
     Condition,
     EventKey,
@@ -33,6 +35,7 @@ from eventstore.backend.planner import (
     plan,
     plan_over,
     position_beyond,
+    stands,
     state_of,
     twins_of,
 )
@@ -40,10 +43,12 @@ from eventstore.backend.settings import Durability, Settings
 from eventstore.backend.translation import Fault, Trouble, replaced, translated, translating
 
 __all__ = [
+    "ANOTHER_PAST",
     "EPOCH",
     "INSTANT",
     "MAX_INT64",
     "Accepted",
+    "AnotherPastError",
     "Backend",
     "Batch",
     "Capability",
@@ -83,6 +88,7 @@ __all__ = [
     "replaced",
     "report_risk",
     "shown",
+    "stands",
     "state_of",
     "time_left",
     "to_microseconds",
