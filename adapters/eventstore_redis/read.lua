@@ -386,7 +386,7 @@ if request.skip > 0 then
   size, sources = 0, query.lists[1]
 end
 spend(start)
-budget = math.max(budget, BUDGET / 2) -- however long it took to begin, each call gets on
+budget = math.max(budget, BUDGET / 4) -- however long it took to begin, each call gets on
 if request.by_time then
   local few = not request.walking and size <= SORTABLE and size * CANDIDATE <= budget
   return few and sorted_by_time(sources) or along_the_times()

@@ -161,18 +161,24 @@ def rough(query: EventQuery) -> EventQuery:
 def for_one_call(batches: Sequence[Batch]) -> Sequence[Batch]:
     """Return the first of some batches, at least one, whose conditions together are small enough
     for a script."""
-    names = 0
+    values = 0
     for place, batch in enumerate(batches):
         if batch.condition is not None:
             query = batch.condition.query
-            names += sum(1 + _names_in(each) for each in (query, *(query.any_of or ())))
-            if place and names > _MOST_NAMES:
+            values += sum(map(_values_in, (query, *(query.any_of or ()))))
+            if place and values > _MOST_NAMES:
                 return batches[:place]
     return batches
 
 
 def _names_in(query: EventQuery) -> int:
     return len(query.event_types or ()) + len(query.tags or ())
+
+
+def _values_in(query: EventQuery) -> int:
+    """Return how much a script has to prepare for a query, its alternatives aside."""
+    fields = (query.entity_type, query.entity_id, query.workflow_id, query.tenant_id)
+    return 1 + _names_in(query) + sum(value is not None for value in fields)
 
 
 def _with_names(query: EventQuery, most: int) -> EventQuery:
