@@ -32,6 +32,7 @@
 local EVENT, STORED = 2, 8
 local FACTS = '^' .. string.rep('([^%z]*)%z', 5) .. '[^%z]*()'
 local FIRST_FACT = 36
+local FEW = 8 -- alternatives that are as soon tried one by one
 local TAGS = 6 -- the last of the facts: where the tags begin
 
 -- While a script runs, nobody else is served. So work is counted, in steps of some 0.2 µs (what
@@ -154,7 +155,10 @@ local function prepare(query)
     for _, alternative in ipairs(query.any_of) do
       prepare(alternative)
     end
-    query.filed, query.others = file(query.any_of)
+    query.filed, query.others = {}, query.any_of
+    if #query.any_of > FEW then
+      query.filed, query.others = file(query.any_of)
+    end
   end
   return query
 end
