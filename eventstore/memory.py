@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, Self
@@ -23,16 +23,15 @@ from eventstore.backend import (
     Capability,
     Draft,
     EventKey,
+    Found,
     Identity,
-    LogState,
     Outcome,
     PageRequest,
     Settings,
-    entities_of,
-    plan,
-    twins_of,
+    plan_over,
+    replaced,
 )
-from eventstore.errors import ConfigurationError, LogReplacedError, UnsupportedOperationError
+from eventstore.errors import UnsupportedOperationError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 
@@ -64,11 +63,12 @@ class _MemoryLog:
 
     def __init__(self) -> None:
         self.log_id = str(uuid4())
+        self.least_reader = self.least_writer = 1
         self.lock = threading.Lock()
         self.writer = 0
         """The thread that holds the lock."""
-        self.head = 0
-        """The highest sequence that is published."""
+        self.published = 0
+        """The highest sequence that readers see."""
         self.dropped = False
         self.records: list[_Record] = []
         """The record with sequence n at n - 1."""
@@ -91,30 +91,40 @@ class _MemoryLog:
 
     def take_back(self) -> None:
         """Remove what was added but not published."""
-        for record in self.records[self.head :]:
+        for record in self.records[self.published :]:
             self.by_identity.pop(record.draft.identity, None)
             of_entity = self.by_entity[record.draft.entity]
-            while of_entity and of_entity[-1].sequence > self.head:
+            while of_entity and of_entity[-1].sequence > self.published:
                 of_entity.pop()
             if not of_entity:
                 del self.by_entity[record.draft.entity]
-        del self.records[self.head :]
+        del self.records[self.published :]
 
     def version(self, entity: Entity) -> int:
-        head, records = self.head, self.by_entity.get(entity, ())
+        head, records = self.published, self.by_entity.get(entity, ())
         version = len(records)
         while version and records[version - 1].sequence > head:
             version -= 1
         return version
 
-    def find(self, identities: Iterable[Identity]) -> list[Event]:
-        head, by_identity = self.head, self.by_identity
-        found = [by_identity.get(identity) for identity in identities]
+    def find(self, keys: Sequence[EventKey]) -> list[Event]:
+        head, by_identity = self.published, self.by_identity
+        found = [by_identity.get((tenant, id_.int.to_bytes(16, "big"))) for tenant, id_ in keys]
         return [each.event() for each in found if each is not None and each.sequence <= head]
 
-    def first_match(self, query: EventQuery, after: int) -> int:
-        """Return the sequence of the first match above ``after``, or 0."""
-        for record in self.records[after:]:
+    # --- What the planner asks for (``LogView``)
+
+    def head(self) -> tuple[int, datetime | None]:
+        return self.published, self.records[-1].recorded_at if self.records else None
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def versions(self, entities: Collection[Entity]) -> Mapping[Entity, int]:
+        return {entity: self.version(entity) for entity in entities}
+
+    def first_match(self, query: EventQuery, after: int, up_to: int) -> int:
+        for record in self.records[after:up_to]:
             if query.takes(record.draft, record.sequence):
                 return record.sequence
         return 0
@@ -129,27 +139,27 @@ class MemoryBackend(Backend):
 
     max_group_bytes = 0
 
-    def __init__(self, log: _MemoryLog, namespace: str) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._key = settings.path, settings.namespace
+        self._namespace = settings.namespace
+        self._logs = _named_logs if settings.path else {}
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Self:
+        return cls(settings)
+
+    def look(self) -> Found | None:
+        log = self._logs.get(self._key)
+        if log is None:
+            return None
         self._log = log
-        self._namespace = namespace
+        return Found(log.log_id, log.least_reader, log.least_writer)
 
-    @classmethod
-    def open(cls, settings: Settings) -> Self:
-        settings.refuse_driver_options()
-        key = settings.path, settings.namespace
-        if not settings.create and key not in _named_logs:
-            raise ConfigurationError(
-                f"{settings.safe_url}: has no log {settings.namespace!r}; make it with"
-                " `eventstore init`, or open it without create=false"
-            )
-        if not settings.path:
-            return cls(_MemoryLog(), settings.namespace)
-        return cls(_named_logs.setdefault(key, _MemoryLog()), settings.namespace)
+    def make(self) -> None:
+        self._logs.setdefault(self._key, _MemoryLog())
 
-    @classmethod
-    def drop(cls, settings: Settings) -> bool:
-        settings.refuse_driver_options()
-        log = _named_logs.pop((settings.path, settings.namespace), None)
+    def remove(self) -> bool:
+        log = self._logs.pop(self._key, None)
         if log is None:
             return False
         with log.lock:
@@ -162,10 +172,6 @@ class MemoryBackend(Backend):
     def after_fork(self) -> None:
         self._log.lock, self._log.writer = threading.Lock(), 0
         self._log.take_back()  # what another thread of the parent was about to publish
-
-    @property
-    def log_id(self) -> str:
-        return self._log.log_id
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -186,7 +192,7 @@ class MemoryBackend(Backend):
             try:
                 self._check_not_dropped()
                 outcomes = self._commit(group)
-                log.head = len(log.records)
+                log.published = len(log.records)
             except BaseException:  # Ctrl-C: a batch is stored whole or not at all
                 log.take_back()
                 raise
@@ -196,50 +202,31 @@ class MemoryBackend(Backend):
 
     def _commit(self, group: Sequence[Batch]) -> Sequence[Outcome]:
         log = self._log
-        planned = plan(
-            group,
-            LogState(
-                head=log.head,
-                recorded_at=log.records[-1].recorded_at if log.records else None,
-                now=datetime.now(UTC),
-                versions={entity: log.version(entity) for entity in entities_of(group)},
-                twins=twins_of(log.find([each for batch in group for each in batch.identities])),
-                matches=[
-                    log.first_match(batch.condition.query, batch.condition.checked_to)
-                    if batch.condition
-                    else 0
-                    for batch in group
-                ],
-            ),
-        )
+        planned = plan_over(log, group)
         for accepted in planned.accepted:
             log.add(accepted)
         return planned.outcomes
 
     def read(self, page: PageRequest) -> list[Event]:
-        head = self._log.head
+        head = self._log.published
         up_to = head if page.up_to is None else min(page.up_to, head)
         matches = (each for each in self._candidates(page, up_to) if _takes(page, up_to, each))
         return [each.event() for each in islice(matches, page.offset, page.offset + page.limit)]
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
-        return self._log.find(
-            [(tenant, event_id.int.to_bytes(16, "big")) for tenant, event_id in keys]
-        )
+        return self._log.find(keys)
 
     def count(self, query: EventQuery) -> int:
-        records = self._log.records[: self._log.head]
+        records = self._log.records[: self._log.published]
         return sum(query.takes(each.draft, each.sequence) for each in records)
 
     def head(self) -> int:
         self._check_not_dropped()
-        return self._log.head
+        return self._log.published
 
     def _check_not_dropped(self) -> None:
         if self._log.dropped:
-            raise LogReplacedError(
-                f"the log {self._namespace!r} was removed while this store was open: open it anew"
-            )
+            raise replaced(self._namespace)
 
     def version(self, entity: Entity) -> int:
         return self._log.version(entity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -12,10 +12,10 @@ from typing import Any, Final, Literal
 
 from eventstore._core.log import Log
 from eventstore._core.retrying import by_the_system, keep_trying, logger
-from eventstore.backend import Backend
+from eventstore.backend import Backend, Options, drop_log, open_log
 from eventstore.backend.deadline import within
 from eventstore.backend.durability import report_risk
-from eventstore.backend.settings import Durability, Settings, split_url
+from eventstore.backend.settings import Durability, Engine, Settings, split_url
 from eventstore.errors import (
     ConfigurationError,
     MissingDriverError,
@@ -56,6 +56,7 @@ def open_store(
     durability: Durability | Literal["standard", "strict", "relaxed"] = NOT_GIVEN,
     timeout: float = NOT_GIVEN,
     retries: int = NOT_GIVEN,
+    engine: Engine | Literal["known", "unchecked"] = NOT_GIVEN,
     **options: Any,
 ) -> EventStore:
     """Open the log that ``url`` names, creating it where it is not there::
@@ -81,6 +82,8 @@ def open_store(
     ``timeout``: how many seconds this call, and each one of the store, waits for the engine; 10
         unless given.
     ``retries``: how often it tries again within that; as often as it can unless given.
+    ``engine``: "known" refuses what speaks an engine's protocol but is not known to keep the
+        guarantees (unless given), "unchecked" takes it at your word.
     ``options``: the adapter's own (docs/ has a page on each) and its driver's, such as
         ``sslmode`` or ``replicaSet``. What nobody knows is refused by name.
 
@@ -99,6 +102,7 @@ def open_store(
         durability=durability,
         timeout=timeout,
         retries=retries,
+        engine=engine,
     )
     adapter, settings = _resolve(url, core | options)
     log, risks = keep_trying(partial(_open, adapter, settings), settings, time.sleep)
@@ -113,7 +117,8 @@ def open_store(
 
 
 def _open(adapter: type[Backend], settings: Settings, _: float) -> tuple[Log, Sequence[str]]:
-    log = Log(adapter.open(settings), settings)
+    opened = getattr(adapter, "open", partial(open_log, adapter))
+    log = Log(opened(settings), settings)
     try:
         return log, log.durability_risks()
     except BaseException:
@@ -129,6 +134,7 @@ def drop_namespace(
     durability: Durability | Literal["standard", "strict", "relaxed"] = NOT_GIVEN,
     timeout: float = NOT_GIVEN,
     retries: int = NOT_GIVEN,
+    engine: Engine | Literal["known", "unchecked"] = NOT_GIVEN,
     **options: Any,
 ) -> bool:
     """Remove the log that ``url`` names, with every event in it, and return whether there was
@@ -145,10 +151,15 @@ def drop_namespace(
         durability=durability,
         timeout=timeout,
         retries=retries,
+        engine=engine,
     )
     adapter, settings = _resolve(url, core | options)
+    dropped = getattr(adapter, "drop", partial(drop_log, adapter))
     with _errors_of_the_system():
-        was_there = within(settings.timeout, lambda _: adapter.drop(settings))
+        was_there = within(
+            settings.timeout,
+            lambda _: dropped(settings),
+        )
     logger.debug("dropped %s", settings.safe_url)
     return was_there
 
@@ -174,7 +185,7 @@ def schema_ddl(url: str, *, strict: bool = False, **options: Any) -> str:
     schema.
     """
     adapter, settings = _resolve(url, options | {"strict": True} if strict else options)
-    if strict and "strict" not in adapter.options:
+    if strict and "strict" not in _own_options(adapter):
         raise UnsupportedOperationError(f"strict: {settings.scheme}:// has no stricter schema")
     return adapter.schema_ddl(settings)
 
@@ -202,6 +213,11 @@ def _resolve(url: str, options: dict[str, Any]) -> tuple[type[Backend], Settings
             )
         adapter = _load(named[0])
     return adapter, Settings.parse(url, options, adapter.options)
+
+
+def _own_options(adapter: type[Backend]) -> Collection[str]:
+    options = adapter.options
+    return options.own if isinstance(options, Options) else options
 
 
 def _origin(entry: EntryPoint) -> str:

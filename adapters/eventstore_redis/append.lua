@@ -91,14 +91,16 @@ local function unmet_condition(condition)
   if head - checked_to > NEWS then
     return {AGAIN, head}
   end
-  prepare(condition.query)
+  if checked_to < head then
+    prepare(condition.query)
+  end
   while checked_to < head do
     local news = call('XRANGE', log, checked_to + 1, '+', 'COUNT', 50)
     for _, entry in ipairs(news) do
       if exhausted() then
         return {AGAIN, head}
       end
-      spend_on(entry, CANDIDATE / 3 + condition.query.weight)
+      spend_on(entry, IN_CHUNK)
       if takes(condition.query, sequence_of(entry), entry[2]) then
         return condition.rough and {AGAIN, head} or {MATCH, sequence_of(entry)}
       end

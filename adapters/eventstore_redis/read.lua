@@ -15,6 +15,7 @@
 local SORTABLE = 1000 -- candidates that may be gathered and sorted in one call
 local CHUNK = 100 -- fetched at once, at the most …
 local FIRST_CHUNK = 10 -- … and to begin with
+local MERGING = 40 -- steps to take a candidate from among many lists
 
 local log, times = KEYS[2], KEYS[3]
 check_log(KEYS[1], ARGV[2])
@@ -40,6 +41,12 @@ end
 local function bounds_of_time(part)
   return part.from_time and '[' .. part.from_time or '-',
     part.to_time and '[' .. part.to_time .. ':' or '+'
+end
+
+local sizes = {}
+local function size_of(key)
+  sizes[key] = sizes[key] or redis.call('LLEN', KEYS[key])
+  return sizes[key]
 end
 
 -- How many sequences of a list are not above this one.
@@ -73,13 +80,13 @@ local function best_source(part)
   for _, lists in ipairs(part.lists) do
     local total, steps = 0, 0
     for _, key in ipairs(lists) do
-      local its_size = redis.call('LLEN', KEYS[key])
+      local its_size = size_of(key)
       total, steps = total + its_size, steps + steps_to_seek(its_size)
     end
     if total == 0 then
       return 0, {}, 0, steps
     end
-    if total < size and steps < budget / 4 then
+    if total < size and steps < BUDGET / 4 then
       size, best, start = total, lists, steps
     end
   end
@@ -89,17 +96,25 @@ local function best_source(part)
       size, best, gathered, start = total, {part}, total, 30 + total * 5
     end
   end
-  if #part.any_of > 0 then
+  if part.any_of then
     local total, sources, its_gathered, its_start = 0, {}, 0, 0
+    local known = {}
     for _, alternative in ipairs(part.any_of) do
       local one_size, one_sources, one_gathered, one_start = best_source(alternative)
-      total = total + one_size
-      its_gathered, its_start = its_gathered + one_gathered, its_start + one_start
+      local all_known = one_sources ~= nil
       for _, source in ipairs(one_sources or {}) do
-        sources[#sources + 1] = source
+        if not known[source] then
+          known[source], all_known = true, false
+          sources[#sources + 1] = source
+        end
+      end
+      if not all_known then -- several may share their lists
+        total = total + one_size
+        its_gathered, its_start = its_gathered + one_gathered, its_start + one_start
       end
     end
-    if total < size and its_gathered <= SORTABLE and its_start < budget / 4 then
+    -- Those from the log are fetched many at once
+    if total * 2 < size and its_gathered <= SORTABLE and its_start < BUDGET / 2 then
       size, best, gathered, start = total, sources, its_gathered, its_start
     end
   end
@@ -132,8 +147,8 @@ local function along_log()
   end
 end
 
-local function along_list(key)
-  local size = redis.call('LLEN', key)
+local function along_list(number)
+  local key, size = KEYS[number], size_of(number)
   local low = math.max(rank(key, size, after), request.skip)
   local high = rank(key, size, up_to) - 1
   if request.exact and #query.lists[1] == 1 then
@@ -191,39 +206,69 @@ local function along_times(part)
   end
 end
 
-local function along_all(sources)
-  local iterators, nexts = {}, {}
-  for place, source in ipairs(sources) do
-    iterators[place] = type(source) == 'table' and along_times(source) or along_list(KEYS[source])
-    nexts[place] = iterators[place]() or false
-  end
-  if #iterators == 1 then
-    local first = nexts[1]
-    return function()
-      local sequence = first or iterators[1]()
-      first = nil
-      return sequence
+-- Merges several, by a heap: the one whose next is the first of all stands at its top.
+local function merged(iterators)
+  local sign = ascending and 1 or -1
+  local heap = {}
+  for _, iterator in ipairs(iterators) do
+    local sequence = iterator()
+    if sequence then
+      heap[#heap + 1] = {sign * sequence, iterator}
     end
   end
+  local function sink(place)
+    local size, one = #heap, heap[place]
+    while true do
+      local child = 2 * place
+      if child < size and heap[child + 1][1] < heap[child][1] then
+        child = child + 1
+      end
+      if child > size or heap[child][1] >= one[1] then
+        break
+      end
+      heap[place], place = heap[child], child
+    end
+    heap[place] = one
+  end
+  for place = math.floor(#heap / 2), 1, -1 do
+    sink(place)
+  end
+  local last
   return function()
-    spend(#nexts / 2)
-    local best
-    for _, sequence in ipairs(nexts) do
-      if sequence and (not best or (sequence < best) == ascending) then
-        best = sequence
+    while #heap > 0 do
+      local top = heap[1]
+      local first = top[1]
+      local sequence = top[2]()
+      if sequence then
+        top[1] = sign * sequence
+      else
+        heap[1] = heap[#heap]
+        heap[#heap] = nil
+      end
+      if #heap > 1 then
+        sink(1)
+      end
+      spend(MERGING)
+      if first ~= last then
+        last = first
+        return sign * first
       end
     end
-    for place, sequence in ipairs(nexts) do
-      if sequence == best then
-        nexts[place] = iterators[place]() or false
-      end
-    end
-    return best
   end
 end
 
+local function along_all(sources)
+  local iterators = {}
+  for place, source in ipairs(sources) do
+    iterators[place] = type(source) == 'table' and along_times(source) or along_list(source)
+  end
+  if #iterators == 1 then
+    return iterators[1]
+  end
+  return merged(iterators)
+end
+
 local found, count, left = {}, 0, request.limit
-local judging = CANDIDATE + query.weight
 
 -- Takes a candidate that matches; returns whether the page is full.
 local function add(entry)
@@ -244,13 +289,14 @@ end
 local function in_order_of_sequence(sources)
   local certain = sources and request.exact -- all of its index match
   local next_candidate = sources and along_all(sources) or along_log()
+  local fetching = sources and CANDIDATE or IN_CHUNK
   while true do
     local sequence, entry = next_candidate()
     if not sequence then
       return reply('')
     end
     entry = entry or entry_at(sequence)
-    spend_on(entry, certain and CANDIDATE or judging)
+    spend_on(entry, fetching)
     if (certain or takes(query, sequence, entry[2])) and add(entry) then
       return reply('')
     end
@@ -278,7 +324,7 @@ local function along_the_times()
       spend(5)
       if sequence > after and sequence <= up_to then
         local entry = entry_at(sequence)
-        spend_on(entry, judging)
+        spend_on(entry, CANDIDATE)
         if takes(query, sequence, entry[2]) and add(entry) then
           return reply('')
         end
@@ -299,7 +345,7 @@ local function sorted_by_time(sources)
   local matches = {}
   for sequence, entry in sources and along_all(sources) or along_log() do
     entry = entry or entry_at(sequence)
-    spend_on(entry, judging)
+    spend_on(entry, sources and CANDIDATE or IN_CHUNK)
     local key = time_key(entry[2][EVENT], sequence)
     if takes(query, sequence, entry[2])
       and (not resume or key ~= resume and (key > resume) == ascending) then
@@ -339,9 +385,10 @@ local size, sources, _, start = best_source(query)
 if request.skip > 0 then
   size, sources = 0, query.lists[1]
 end
-spend(math.min(start + 3 * query.weight, BUDGET / 2)) -- to begin
+spend(start)
+budget = math.max(budget, BUDGET / 4) -- however long it took to begin, each call gets on
 if request.by_time then
-  local few = size <= SORTABLE and size * judging <= budget
+  local few = not request.walking and size <= SORTABLE and size * CANDIDATE <= budget
   return few and sorted_by_time(sources) or along_the_times()
 end
 return in_order_of_sequence(sources)

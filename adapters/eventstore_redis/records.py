@@ -30,6 +30,8 @@ MAX_SEQUENCE: Final = 2**53
 
 # Where a fact stands in an event's text: see query.lua.
 _TENANT, _ENTITY_TYPE, _ENTITY_ID, _TYPE, _WORKFLOW = 1, 2, 3, 4, 5
+_OF_ENTITY = (_TENANT, _ENTITY_TYPE, _ENTITY_ID)
+"""Their lists hold all that the entity's own does: where that is known, they are no help."""
 
 _MOST_NAMES: Final = 2000
 """In a query for a script, which holds up all others while it judges by them."""
@@ -166,18 +168,24 @@ def rough(query: EventQuery) -> EventQuery:
 def for_one_call(batches: Sequence[Batch]) -> Sequence[Batch]:
     """Return the first of some batches, at least one, whose conditions together are small enough
     for a script."""
-    names = 0
+    values = 0
     for place, batch in enumerate(batches):
         if batch.condition is not None:
             query = batch.condition.query
-            names += sum(1 + _names_in(each) for each in (query, *(query.any_of or ())))
-            if place and names > _MOST_NAMES:
+            values += sum(map(_values_in, (query, *(query.any_of or ()))))
+            if place and values > _MOST_NAMES:
                 return batches[:place]
     return batches
 
 
 def _names_in(query: EventQuery) -> int:
     return len(query.event_types or ()) + len(query.tags or ())
+
+
+def _values_in(query: EventQuery) -> int:
+    """Return how much a script has to prepare for a query, its alternatives aside."""
+    fields = (query.entity_type, query.entity_id, query.workflow_id, query.tenant_id)
+    return 1 + _names_in(query) + sum(value is not None for value in fields)
 
 
 def _with_names(query: EventQuery, most: int) -> EventQuery:
@@ -202,30 +210,31 @@ def _query_part(query: EventQuery, text: Arguments, name: Names | None) -> Part:
     """Return a query for ``takes`` in query.lua; with ``name``, also its lists."""
     equal: list[tuple[int, list[int]]] = []
     lists: list[list[int]] = []
+    entity = _entity_of(query) if name else None
+    if name and entity is not None:
+        lists.append([name.entity(entity)])
     for place, field, value in (
         (_ENTITY_TYPE, "entity_type", query.entity_type),
         (_ENTITY_ID, "entity_id", query.entity_id),
-        (_WORKFLOW, "workflow", query.workflow_id),
         (_TENANT, "tenant", query.tenant_id),
+        (_WORKFLOW, "workflow", query.workflow_id),
         (_TYPE, "type", query.event_types),
     ):
         if value is not None:
             values = (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))
             equal.append((place, [text(each) for each in values]))
-            if name:
+            if name and (entity is None or place not in _OF_ENTITY):
                 lists.append([name(f"{field}:{each}") for each in values])
     tags = tuple(dict.fromkeys(query.tags or ()))
     if name:
         lists += [[name(f"tag:{tag}")] for tag in tags]
-        entity = _entity_of(query)
-        if entity is not None:
-            lists.insert(0, [name.entity(entity)])
     part: Part = {
         "equal": equal,
         "tags": [text(f"\0{tag}\0") for tag in tags],
         "lists": lists,
-        "any_of": [_query_part(each, text, name) for each in query.any_of or ()],
     }
+    if query.any_of:
+        part["any_of"] = [_query_part(each, text, name) for each in query.any_of]
     if query.after:
         part["above"] = min(query.after, MAX_SEQUENCE)
     if query.to_sequence is not None:
@@ -264,12 +273,11 @@ def read_call(
         query["first"] = True
         query["lists"].append([name("firsts")])
     by_time = page.order_by == "timestamp"
+    walking = bool(resume)
     if page.resume is not None and not resume:
         time, sequence = page.resume
         resume = f"{time_text(time)}{sequence:016d}"
-    whole_entity = len(query["lists"]) == 4 and _entity_of(page.query) and not page.query.tags
-    single = len(query["equal"]) + len(query["tags"]) + firsts == 1 or whole_entity
-    others = query.keys() - {"equal", "tags", "lists", "any_of", "first"}
+    others = query.keys() - {"equal", "tags", "lists", "first"}
     request: Part = {
         "query": query,
         "after": min(page.after, MAX_SEQUENCE),
@@ -277,9 +285,10 @@ def read_call(
         "offset": min(page.offset, MAX_SEQUENCE),
         "ascending": page.ascending,
         "by_time": by_time,
+        "walking": walking,
         "skip": min(page.above_version, MAX_SEQUENCE),
         "count": count,
-        "exact": bool(single and not others and not query["any_of"] and not by_time),
+        "exact": len(query["lists"]) == 1 and not others and not by_time,
     }
     if page.up_to is not None:
         request["up_to"] = min(page.up_to, MAX_SEQUENCE)

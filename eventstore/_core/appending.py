@@ -11,10 +11,12 @@ import msgspec
 from eventstore._core.checks import checked_name, checked_tenant, shown
 from eventstore._core.log import Log
 from eventstore._core.reading import in_sequences, in_tenant, verified, verified_position
-from eventstore._core.retrying import Answer
-from eventstore.backend import INSTANT, PageRequest, time_left
+from eventstore._core.retrying import Answer, logger
+from eventstore.backend import PageRequest
+from eventstore.backend.deadline import INSTANT, time_left
 from eventstore.backend.draft import Draft, draft_of
 from eventstore.backend.planner import (
+    AnotherPastError,
     Batch,
     Condition,
     Repeated,
@@ -32,7 +34,7 @@ from eventstore.errors import (
     StoreUnavailableError,
 )
 from eventstore.event import Entity, Event
-from eventstore.query import AppendCondition
+from eventstore.query import AppendCondition, EventQuery
 from eventstore.result import AppendResult
 from eventstore.versions import ExpectedVersion, checked_expectation
 
@@ -96,15 +98,21 @@ def _append_if(
             return repeated.result()
         try:
             return _append(log, msgspec.structs.replace(batch, condition=looked), connection)
-        except ConditionFailedError:
+        except AnotherPastError as error:
+            _look_again(log, error)
+        except ConditionFailedError as error:
             if looked.match or connection is not None or not condition.query.has_recorded_bounds:
                 raise
             # What came since was taken to be within bounds that the log had not passed yet. Now
             # that it is recorded, its time tells.
-            if time_left(log.settings.timeout) <= INSTANT:
-                raise StoreUnavailableError(
-                    "condition: events come faster than it can be looked into"
-                ) from None
+            _look_again(log, error)
+
+
+def _look_again(log: Log, error: EventStoreError) -> None:
+    """Let a condition be looked into once more, because of ``error``, if there is time left."""
+    if time_left(log.settings.timeout) <= INSTANT:
+        raise StoreUnavailableError(f"not within the timeout: {error}") from error
+    logger.info("looking again: %s", error)
 
 
 def _append(log: Log, batch: Batch, connection: Any) -> AppendResult:
@@ -146,14 +154,20 @@ def looked_into(
         after = condition.after  # whether that is beyond the head, the transaction itself knows
     else:
         after = verified_position(log, condition.after, "condition.after", tenant_id)
-    head = log.head()
+    newest = log.page(PageRequest(query=EventQuery(), limit=1, ascending=False))
+    head = newest[0].sequence if newest else 0
+    witness = (newest[0].tenant_id, newest[0].event_id) if newest and after <= head else None
     query = in_sequences(log, query, tenant_id, after=max(after - 1, 0), head=head, later=True)
     if after >= head:
-        return Condition(asked=condition, query=query, after=after, checked_to=after)
+        return Condition(
+            asked=condition, query=query, after=after, checked_to=after, witness=witness
+        )
     page = PageRequest(query=query, after=after, up_to=head, limit=1)
     found = log.page(page)
     match = found[0].sequence if found else 0
-    return Condition(asked=condition, query=query, after=after, checked_to=head, match=match)
+    return Condition(
+        asked=condition, query=query, after=after, checked_to=head, match=match, witness=witness
+    )
 
 
 def _drafts(events: Sequence[Event], tenant_id: str | None) -> Iterable[Draft]:

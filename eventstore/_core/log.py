@@ -17,6 +17,7 @@ from eventstore._core.group_commit import GroupCommit, OneByOne
 from eventstore._core.retrying import Answer, by_the_system, keep_trying, logger, settled
 from eventstore.backend import Backend, PageRequest
 from eventstore.backend.deadline import time_left, within
+from eventstore.backend.opening import refusal_to_append
 from eventstore.backend.planner import Batch, Outcome
 from eventstore.backend.settings import Durability, Settings
 from eventstore.errors import (
@@ -46,6 +47,7 @@ class Log:
     def __init__(self, backend: Backend, settings: Settings) -> None:
         self.backend = backend
         self.settings = settings
+        self._refusal = refusal_to_append(backend, settings)
         self._close_lock = threading.RLock()
         self._closed = False
         self._begin()
@@ -68,6 +70,7 @@ class Log:
 
         Raises StoreUnavailableError once time or retries have run out.
         """
+        self._refuse_newer_format()
         self._refuse_self_deadlock()
         commits = self._commits
         answers = self.persist(
@@ -79,6 +82,7 @@ class Log:
     def join(self, connection: Any, batch: Batch) -> Outcome:
         """Commit ``batch`` inside the caller's transaction. Nothing is tried again there."""
         self.check_open()
+        self._refuse_newer_format()
         outcome = self.in_one_call(
             lambda: self.backend.join(connection, batch, time_left(self.settings.timeout))
         )
@@ -86,6 +90,11 @@ class Log:
         if not any(other is connection for other in joined):
             joined.append(connection)
         return outcome
+
+    def _refuse_newer_format(self) -> None:
+        if self._refusal is not None:
+            self.check_open()
+            raise self._refusal.again()
 
     def _open_joins_of_this_thread(self) -> list[Any]:
         """Return the connections joined by this thread whose transaction is still open; others

@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
+from eventstore.backend.options import Options
 from eventstore.backend.planner import Batch, EventKey, Outcome
 from eventstore.backend.settings import Settings
 from eventstore.errors import UnsupportedOperationError
@@ -65,16 +66,31 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """In timestamp order: only events beyond this ``(timestamp, sequence)``."""
 
 
+class Found(msgspec.Struct, frozen=True):
+    """What a log says of itself."""
+
+    log_id: str
+    """The random id that was made with it."""
+    least_reader: int
+    """The least format that a release must understand to read it …"""
+    least_writer: int
+    """… and to append to it. An addition that readers may pass over raises this one alone, so
+    that yesterday's programs go on reading."""
+
+
 class Backend(ABC):
     """The primitives over one namespace of one database.
 
-    Made by ``open``, closed by ``close``. Subclasses are registered by scheme in the entry-point
-    group ``eventstore.adapters``.
+    Made by ``open_log`` (opening.py has the rules), closed by ``close``. Subclasses are registered
+    by scheme in the entry-point group ``eventstore.adapters``.
     """
 
-    options: ClassVar[frozenset[str]] = frozenset()
-    """Options of its own beside those of ``Settings``; any other reaches ``open`` in
-    ``settings.driver_options``, to be passed to the driver or refused by name."""
+    options: ClassVar[Options | frozenset[str]] = Options()
+    """What it takes beside the options that every store has."""
+
+    log_format: ClassVar[int] = 1
+    """The newest format of a log that it understands: it reads and appends to logs that ask for
+    this one or an older."""
 
     max_group_bytes: ClassVar[int] = 4_000_000
     """Batches of many threads are committed together up to this weight (``Batch.weight``); 0
@@ -82,19 +98,35 @@ class Backend(ABC):
 
     # --- Opening and closing
 
+    found: Found
+    """The log, as it was when it was opened."""
+
     @classmethod
-    @abstractmethod
-    def open(cls, settings: Settings) -> Self:
-        """Connect, create the namespace if ``settings.create`` and it is not there, check its
-        format version, and return the backend.
+    def connect(cls, settings: Settings) -> Self:
+        """Return a backend that reaches the engine, to be asked for the log. Nothing is made.
 
         Raises ConfigurationError for anything that is not as it must be.
         """
+        raise NotImplementedError
 
-    @classmethod
-    @abstractmethod
-    def drop(cls, settings: Settings) -> bool:
-        """Remove the namespace with all it holds; return whether it was there."""
+    def engine_doubt(self) -> str | None:
+        """Return what it is that answers, where that is not known to keep the guarantees."""
+        return None
+
+    def look(self) -> Found | None:
+        """Return what the log says of itself, None where there is none.
+
+        Raises ConfigurationError where something else has its place.
+        """
+        raise NotImplementedError
+
+    def make(self) -> None:
+        """Make the log, unless another was faster."""
+        raise NotImplementedError
+
+    def remove(self) -> bool:
+        """Remove the log with all it holds; return whether it was there."""
+        raise NotImplementedError
 
     @classmethod
     def schema_ddl(cls, settings: Settings) -> str:
@@ -114,9 +146,9 @@ class Backend(ABC):
         using nor closing them (dropping the last reference may close), replace locks."""
 
     @property
-    @abstractmethod
     def log_id(self) -> str:
         """The random id made with the log."""
+        return self.found.log_id
 
     @property
     @abstractmethod

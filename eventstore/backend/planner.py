@@ -17,9 +17,9 @@ Each batch is judged against the log and the accepted batches before it, never a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
@@ -64,6 +64,9 @@ class Condition(msgspec.Struct, frozen=True):
     under the log's lock is what came since: the events above it."""
     match: int = 0
     """The sequence of a match found before the commit; 0 if none was."""
+    witness: EventKey | None = None
+    """The event that stood at ``checked_to``, where there was one. Where it stands there no more,
+    the log was put back to an older copy meanwhile, and what was looked at is another past."""
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +133,19 @@ class Repeated(msgspec.Struct, frozen=True):
         return AppendResult(tuple(event.sequence for event in twins), lambda: twins, replayed=True)
 
 
+class AnotherPastError(EventStoreError):
+    """The log was put back to an older copy between the look into a condition and the commit.
+
+    Nothing was written. It never reaches a user: the core looks again and appends again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the log was put back to an older copy meanwhile")
+
+
+ANOTHER_PAST: Final = -1
+"""In ``LogState.matches`` for a condition whose witness is gone."""
+
 Outcome = Accepted | Repeated | EventStoreError
 """What became of a batch; an error is to be raised in its caller alone."""
 
@@ -150,7 +166,29 @@ class LogState(msgspec.Struct, kw_only=True):
     """``twins_of`` the recorded events whose identity is in ``keys_of`` the group."""
     matches: Sequence[int]
     """For each batch the sequence of a recorded event that fails its condition: above
-    ``condition.checked_to`` (the core has looked up to there); 0 if none does."""
+    ``condition.checked_to`` (the core has looked up to there); 0 if none does; ANOTHER_PAST where
+    the condition's witness is gone."""
+
+
+class LogView(Protocol):
+    """The log as one consistent read shows it, under its write lock (or as a snapshot that the
+    write will confirm): what a backend that plans on the client can look up."""
+
+    def head(self) -> tuple[int, datetime | None]:
+        """Return the highest sequence, 0 when empty, and when that event was recorded. Asked
+        first; whatever is asked later must not be older."""
+
+    def now(self) -> datetime:
+        """Return the time, by the server's clock where there is one."""
+
+    def versions(self, entities: Collection[Entity]) -> Mapping[Entity, int]:
+        """Return the current versions of entities; one that is missing is at 0."""
+
+    def find(self, keys: Sequence[EventKey]) -> Iterable[Event]:
+        """Return the recorded events of these identities."""
+
+    def first_match(self, query: EventQuery, after: int, up_to: int) -> int:
+        """Return the sequence of an event in ``(after, up_to]`` that matches, 0 if none does."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -180,6 +218,43 @@ def keys_of(group: Iterable[Batch]) -> list[EventKey]:
 def twins_of(recorded: Iterable[Event]) -> dict[Identity, Event]:
     """Return recorded events by their identity."""
     return {(event.tenant_id, event.event_id.int.to_bytes(16, "big")): event for event in recorded}
+
+
+def state_of(view: LogView, group: Sequence[Batch]) -> LogState:
+    """Return all that the planner must know, looked up in ``view``."""
+    head, recorded_at = view.head()
+    return LogState(
+        head=head,
+        recorded_at=recorded_at,
+        now=view.now(),
+        versions=view.versions(entities_of(group)),
+        twins=twins_of(view.find(keys_of(group))),
+        matches=[_first_match(view, batch.condition, head) for batch in group],
+    )
+
+
+def plan_over(view: LogView, group: Sequence[Batch]) -> Plan:
+    """Judge each batch in order against the log that ``view`` shows."""
+    return plan(group, state_of(view, group))
+
+
+def stands(find: Callable[[Sequence[EventKey]], Iterable[Event]], condition: Condition) -> bool:
+    """Return whether the log still has the past that ``condition`` was looked into."""
+    return condition.witness is None or any(
+        event.sequence == condition.checked_to for event in find([condition.witness])
+    )
+
+
+def _first_match(view: LogView, condition: Condition | None, head: int) -> int:
+    """Return the sequence of an event that fails a condition, of those that the core has not
+    looked at; 0 if there is none."""
+    if condition is None:
+        return 0
+    if not stands(view.find, condition):
+        return ANOTHER_PAST
+    if condition.match or condition.checked_to >= head:
+        return 0
+    return view.first_match(condition.query, condition.checked_to, head)
 
 
 def plan(group: Sequence[Batch], state: LogState) -> Plan:
@@ -306,7 +381,9 @@ def _unmet_expectation(batch: Batch, versions: Mapping[Entity, int]) -> VersionC
 
 def _unmet_condition(
     condition: Condition, head: int, match: int, fresh: _Fresh
-) -> CheckpointError | ConditionFailedError | None:
+) -> AnotherPastError | CheckpointError | ConditionFailedError | None:
+    if match == ANOTHER_PAST:
+        return AnotherPastError()
     if condition.after > head:
         return position_beyond("condition.after", condition.after)
     sequence = condition.match or match or fresh.first_match(condition)

@@ -7,27 +7,30 @@ from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from enum import Enum
 from types import NoneType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode
 
 import msgspec
 
 from eventstore._core.checks import shown
+from eventstore.backend.options import (
+    OPTION_NAME,
+    Options,
+    as_choice,
+    as_flag,
+    as_integer,
+    as_number,
+)
 from eventstore.errors import ConfigurationError
-
-_Choice = TypeVar("_Choice", bound=Enum)
 
 _SCHEME: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _NAMESPACE: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
-_OPTION_NAME: Final = re.compile(r"[a-z_][a-z0-9_.-]{0,59}", re.ASCII | re.IGNORECASE)
 _SECRET_OPTION: Final = re.compile(
     r"pass|pwd|secret|token|credential|scram|authmechanismproperties|private|api_?key|conninfo",
     re.IGNORECASE,
 )
-_OPTIONS: Final = ("namespace", "create", "durability", "timeout", "retries")
+_OPTIONS: Final = ("namespace", "create", "durability", "timeout", "retries", "engine")
 """What every store takes."""
-_TRUE: Final = ("true", "1", "yes", "on")
-_FALSE: Final = ("false", "0", "no", "off")
 
 
 class Durability(Enum):
@@ -39,6 +42,15 @@ class Durability(Enum):
     """Refuse to open."""
     RELAXED = "relaxed"
     """Accept it; where the engine allows, trade safety for speed."""
+
+
+class Engine(Enum):
+    """Which engines may be opened."""
+
+    KNOWN = "known"
+    """Those known to keep the guarantees."""
+    UNCHECKED = "unchecked"
+    """Whatever speaks the protocol: the caller has seen to it."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 1_000_000
     """How often to try again, within ``timeout``, what an outage interrupted; unless given,
     ``timeout`` alone ends it."""
+    engine: Engine = Engine.KNOWN
+    """Whether an engine is refused that is not known to keep the guarantees."""
     own_options: dict[str, Any] = {}
     """Those of the adapter's own options (``Backend.options``) that are given; check them with
     ``as_flag``, ``as_number`` and the like."""
@@ -65,8 +79,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     driver_options: dict[str, Any] = {}
     """All others, as given: from the query string as text."""
 
+    @property
+    def unchecked_engine(self) -> bool:
+        """Whether any engine will do."""
+        return self.engine is Engine.UNCHECKED
+
     @classmethod
-    def parse(cls, url: str, options: Mapping[str, Any], own_options: frozenset[str]) -> Settings:
+    def parse(
+        cls, url: str, options: Mapping[str, Any], takes: Options | frozenset[str]
+    ) -> Settings:
         """Take a URL apart; keywords in ``options`` win over its query string.
 
         Raises ConfigurationError naming the option and what it may be.
@@ -75,11 +96,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         given: dict[str, Any] = {}
         for name, value in query:
             if name in given:
-                known = name if _OPTION_NAME.fullmatch(name) else "url: an option"
+                known = name if OPTION_NAME.fullmatch(name) else "url: an option"
                 raise ConfigurationError(f"{known}: is given twice in the URL")
             given[name] = value
         given.update(options)
-        own = {name: given.pop(name) for name in own_options if name in given}
         core: dict[str, Any] = {}
         if "namespace" in given:
             core["namespace"] = checked_namespace(given.pop("namespace"))
@@ -91,12 +111,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             core["timeout"] = as_number("timeout", given.pop("timeout"), least=0.001)
         if "retries" in given:
             core["retries"] = as_integer("retries", given.pop("retries"))
+        if "engine" in given:
+            core["engine"] = as_choice("engine", given.pop("engine"), Engine)
+        own_names: frozenset[str] = frozenset()
+        if isinstance(takes, Options):
+            own, driver = takes.resolve(scheme, _OPTIONS, given)
+        else:
+            own_names = takes
+            own = {name: given.pop(name) for name in takes if name in given}
+            driver = given
         return cls(
             scheme=scheme,
             location=location,
             own_options=own,
-            known_options=own_options,
-            driver_options=given,
+            known_options=own_names,
+            driver_options=driver,
             **core,
         )
 
@@ -123,7 +152,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         takes those ``of_driver``."""
         ours = [*_OPTIONS, *sorted(self.known_options)]
         # What is no name may be the rest of a password with a '&' in it.
-        shown = name if _OPTION_NAME.fullmatch(name) else "url: an option of its query string"
+        shown = name if OPTION_NAME.fullmatch(name) else "url: an option of its query string"
         likely = get_close_matches(name.lower(), [*ours, *of_driver], n=1)
         hint = f"did you mean {likely[0]}?" if likely else f"it takes {', '.join(ours)}"
         more = " and those of its driver" if of_driver and not likely else ""
@@ -207,7 +236,7 @@ def _safe(scheme: str, location: str, options: Mapping[str, Any]) -> str:
             else type(value).__name__  # the caller's own client, whose repr may tell anything
         )
         for name, value in options.items()
-        if _OPTION_NAME.fullmatch(name)
+        if OPTION_NAME.fullmatch(name)
     }
     query = urlencode(shown, safe="*/,:")
     return f"{scheme}://{user}{at}{place}" + (f"?{query}" if query else "")
@@ -221,51 +250,3 @@ def checked_namespace(value: object) -> str:
             f" not {shown(value)}"
         )
     return value
-
-
-def as_flag(name: str, value: object) -> bool:
-    """Return an option that is true or false."""
-    if type(value) is bool:
-        return value
-    if type(value) is str and value.lower() in _TRUE + _FALSE:
-        return value.lower() in _TRUE
-    raise ConfigurationError(f"{name}: must be true or false, not {shown(value)}")
-
-
-def as_number(name: str, value: object, *, least: float = 0.0, most: float = 1e6) -> float:
-    """Return an option that is a number."""
-    try:
-        if type(value) not in (str, int, float):
-            raise TypeError
-        number = float(value)  # type: ignore[arg-type]  # one of the three, seen above
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    if not least <= number <= most:
-        raise ConfigurationError(
-            f"{name}: must be a number from {least:g} to {most:g}, not {shown(value)}"
-        )
-    return number
-
-
-def as_integer(name: str, value: object, *, least: int = 0, most: int = 10**9) -> int:
-    """Return an option that is a whole number."""
-    if type(value) is str and re.fullmatch(r"-?[0-9]{1,10}", value, re.ASCII):
-        value = int(value)
-    if type(value) is not int or not least <= value <= most:
-        raise ConfigurationError(
-            f"{name}: must be a whole number from {least} to {most}, not {shown(value)}"
-        )
-    return value
-
-
-def as_choice(name: str, value: object, choices: type[_Choice]) -> _Choice:
-    """Return an option that is a member, or the value of a member, of an Enum."""
-    if isinstance(value, choices):
-        return value
-    for choice in choices:
-        if choice.value == value:
-            return choice
-    raise ConfigurationError(
-        f"{name}: must be one of {', '.join(str(choice.value) for choice in choices)},"
-        f" not {shown(value)}"
-    )

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from eventstore import memory
 from eventstore.testing.conformance import Harness, Joins
 from tests.kit.backends import BackendUnderTest
 
@@ -19,6 +20,7 @@ from tests.kit.backends import BackendUnderTest
 def harness_of(backend: BackendUnderTest, url: str, *, history_seconds: float) -> Harness:
     """Return the harness of a row whose base URL is ``url``."""
     specifics: dict[str, Callable[[str], dict[str, Any]]] = {
+        "memory": _memory,
         "sqlite": _sqlite,
         "redis": _redis,
         "postgres": _postgres,
@@ -30,6 +32,17 @@ def harness_of(backend: BackendUnderTest, url: str, *, history_seconds: float) -
 
 def _nothing(_: str) -> dict[str, Any]:
     return {}
+
+
+# --- Memory
+
+
+def _memory(url: str) -> dict[str, Any]:
+    def set_formats(namespace: str, least_reader: int, least_writer: int) -> None:
+        log = memory._named_logs[unquote(urlsplit(url).netloc), namespace]
+        log.least_reader, log.least_writer = least_reader, least_writer
+
+    return {"set_formats": set_formats}
 
 
 # --- Redis

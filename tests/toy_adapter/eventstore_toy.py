@@ -12,7 +12,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -38,15 +38,12 @@ from eventstore.backend import (
     Batch,
     Draft,
     EventKey,
+    Found,
     Identity,
-    LogState,
     Outcome,
     PageRequest,
     Settings,
-    entities_of,
-    keys_of,
-    plan,
-    twins_of,
+    plan_over,
 )
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -79,11 +76,39 @@ class _Record(NamedTuple):
         return self.batch.event(self.place)
 
 
+class _View:
+    """What the planner asks for, while this process is the only writer."""
+
+    def __init__(self, backend: ToyBackend, records: list[_Record]) -> None:
+        self._backend = backend
+        self._records = records
+
+    def head(self) -> tuple[int, datetime | None]:
+        records = self._records
+        return len(records), records[-1].batch.recorded_at if records else None
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def versions(self, entities: Collection[Entity]) -> Mapping[Entity, int]:
+        return {entity: self._backend.latest_version(entity) for entity in entities}
+
+    def find(self, keys: Sequence[EventKey]) -> list[Event]:
+        return self._backend.found_among_read(keys)
+
+    def first_match(self, query: EventQuery, after: int, up_to: int) -> int:
+        matches = (
+            each for each in self._records[after:up_to] if query.takes(each.draft, each.sequence)
+        )
+        return next((each.sequence for each in matches), 0)
+
+
 class ToyBackend(Backend):
     """A log in a file of JSON lines."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timeout: float) -> None:
         self._path = path
+        self._timeout = timeout
         self._lock = threading.Lock()
         """Guards what follows: what was read from the file so far."""
         self._log_id = ""
@@ -96,29 +121,30 @@ class ToyBackend(Backend):
     # --- Opening and closing
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
-        settings.refuse_driver_options()
-        path = _path_of(settings)
-        if not path.exists() and not settings.create:
-            raise ConfigurationError(
-                f"{path.parent}: has no log {settings.namespace!r}; make it with"
-                " `eventstore init`, or open it without create=false"
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        backend = cls(path)
-        with backend._exclusive(settings.timeout) as file:
-            if not file.read(1):
-                _write_durably(file, str(uuid4()).encode() + b"\n")
-        backend._up_to_date()
-        return backend
+    def connect(cls, settings: Settings) -> Self:
+        if not settings.path.startswith("/"):
+            raise ConfigurationError("url: must name a folder by its whole path: toy:///folder")
+        return cls(Path(settings.path, f"{settings.namespace}.jsonl"), settings.timeout)
 
-    @classmethod
-    def drop(cls, settings: Settings) -> bool:
-        settings.refuse_driver_options()
-        path = _path_of(settings)
-        was_there = path.exists()
-        path.unlink(missing_ok=True)
+    def look(self) -> Found | None:
+        if not self._path.exists():
+            return None
+        self._up_to_date()
+        # Of the only format there is; no first line where its maker was killed.
+        return Found(self._log_id, 1, 1) if self._log_id else None
+
+    def make(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.touch()
+        with self._exclusive(self._timeout) as file:
+            if not file.readline().endswith(b"\n"):
+                file.seek(0)
+                file.truncate()
+                _write_durably(file, str(uuid4()).encode() + b"\n")
+
+    def remove(self) -> bool:
+        was_there = self._path.exists()
+        self._path.unlink(missing_ok=True)
         return was_there
 
     def close(self) -> None:
@@ -126,10 +152,6 @@ class ToyBackend(Backend):
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
-
-    @property
-    def log_id(self) -> str:
-        return self._log_id
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -143,17 +165,7 @@ class ToyBackend(Backend):
     def commit(self, group: Sequence[Batch], timeout: float) -> Sequence[Outcome]:
         with self._exclusive(timeout) as file:
             records = self._up_to_date()
-            planned = plan(
-                group,
-                LogState(
-                    head=len(records),
-                    recorded_at=records[-1].batch.recorded_at if records else None,
-                    now=datetime.now(UTC),
-                    versions={entity: self._version(entity) for entity in entities_of(group)},
-                    twins=twins_of(self._found(keys_of(group))),
-                    matches=[_first_match(records, batch) for batch in group],
-                ),
-            )
+            planned = plan_over(_View(self, records), group)
             if planned.accepted:
                 file.seek(self._offset)
                 file.truncate()  # what a crash left
@@ -230,7 +242,7 @@ class ToyBackend(Backend):
                 if record.sequence > len(self._records):
                     self._records.append(record)
 
-    def _version(self, entity: Entity) -> int:
+    def latest_version(self, entity: Entity) -> int:
         latest = self._latest.get(entity)
         return latest.version if latest else 0
 
@@ -245,9 +257,9 @@ class ToyBackend(Backend):
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
         self._up_to_date()
-        return self._found(keys)
+        return self.found_among_read(keys)
 
-    def _found(self, keys: Sequence[EventKey]) -> list[Event]:
+    def found_among_read(self, keys: Sequence[EventKey]) -> list[Event]:
         identities = ((tenant_id, event_id.bytes) for tenant_id, event_id in keys)
         records = map(self._by_identity.get, identities)
         return [record.event() for record in records if record is not None]
@@ -260,7 +272,7 @@ class ToyBackend(Backend):
 
     def version(self, entity: Entity) -> int:
         self._up_to_date()
-        return self._version(entity)
+        return self.latest_version(entity)
 
     def list_entities(
         self, entity_type: str | None, tenant_id: str | None, limit: int, offset: int
@@ -276,28 +288,11 @@ class ToyBackend(Backend):
         return entities[offset : offset + limit]
 
 
-def _path_of(settings: Settings) -> Path:
-    if not settings.path.startswith("/"):
-        raise ConfigurationError("url: must name a folder by its whole path: toy:///folder")
-    return Path(settings.path, f"{settings.namespace}.jsonl")
-
-
 def _write_durably(file: BinaryIO, line: bytes) -> None:
     rest = memoryview(line)
     while rest:
         rest = rest[file.write(rest) :]
     os.fsync(file.fileno())
-
-
-def _first_match(records: Sequence[_Record], batch: Batch) -> int:
-    """Return the sequence of a record that fails the batch's condition, above what the core
-    has looked into; 0 if none does."""
-    if batch.condition is None:
-        return 0
-    for record in records[batch.condition.checked_to :]:
-        if batch.condition.query.takes(record.draft, record.sequence):
-            return record.sequence
-    return 0
 
 
 def _is_on(page: PageRequest, record: _Record) -> bool:

@@ -30,7 +30,7 @@ from eventstore import (
     open_store,
 )
 from eventstore._core.log import Log
-from eventstore.backend import Backend, Batch, Outcome, PageRequest, Settings
+from eventstore.backend import Backend, Batch, Outcome, PageRequest, Settings, open_log
 from eventstore.memory import MemoryBackend
 
 
@@ -78,7 +78,7 @@ class Shaky(MemoryBackend):
 
 @pytest.fixture
 def shaky() -> Shaky:
-    shaky = Shaky.open(Settings.parse("memory://", {}, frozenset()))
+    shaky = open_log(Shaky, Settings.parse("memory://", {}, Shaky.options))
     shaky.faults, shaky.lost_answers, shaky.hidden, shaky.asked = [], [], set(), []
     shaky.lag = shaky.attempts = 0
     return shaky

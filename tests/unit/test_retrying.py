@@ -61,18 +61,17 @@ class Script(MemoryBackend):
     """What each read, and ``close``, could still wait."""
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
+    def connect(cls, settings: Settings) -> Self:
         if cls.opens:
             raise cls.opens.pop(0)
-        backend = super().open(settings)
+        backend = super().connect(settings)
         backend.commits, backend.seconds_left = [], []
         return backend
 
-    @classmethod
-    def drop(cls, settings: Settings) -> bool:
-        if cls.drops:
-            raise cls.drops.pop(0)
-        return super().drop(settings)
+    def remove(self) -> bool:
+        if self.drops:
+            raise self.drops.pop(0)
+        return super().remove()
 
     def close(self) -> None:
         self.seconds_left.append(time_left(60.0))

@@ -12,7 +12,7 @@ import pytest
 
 from eventstore import Event, EventQuery, EventStore, StoreClosedError, StoreUnavailableError
 from eventstore._core.log import Log
-from eventstore.backend import Settings
+from eventstore.backend import Settings, open_log
 from eventstore.memory import MemoryBackend
 from eventstore.testing.conformance.crews import Thread
 
@@ -43,7 +43,7 @@ class Away(MemoryBackend):
 
 @pytest.fixture
 def away() -> Away:
-    return Away.open(Settings.parse("memory://", {}, frozenset()))
+    return open_log(Away, Settings.parse("memory://", {}, Away.options))
 
 
 Opener = Callable[..., EventStore]
@@ -54,7 +54,7 @@ def opened(away: Away) -> Iterator[Opener]:
     stores: list[EventStore] = []
 
     def open_it(**options: Any) -> EventStore:
-        settings = Settings.parse("memory://", {"timeout": 0.2, **options}, frozenset())
+        settings = Settings.parse("memory://", {"timeout": 0.2, **options}, Away.options)
         stores.append(EventStore(Log(away, settings)))
         return stores[-1]
 

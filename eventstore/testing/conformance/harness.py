@@ -78,6 +78,10 @@ class Harness:
     own_options: Sequence[tuple[str, Any]] = ()
     """Options of the adapter's own, each with a value that must be refused by name."""
 
+    set_formats: Callable[[str, int, int], None] | None = None
+    """Given a namespace, a least reader and a least writer, notes these in that log, as a newer
+    release would. Without it, what a log of another format means is not tested."""
+
     history_seconds: float = 3.0
     """How long the history checker's processes work."""
 

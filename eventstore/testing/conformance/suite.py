@@ -11,6 +11,7 @@ from eventstore.testing.conformance.conditions import ConditionTests
 from eventstore.testing.conformance.empty_batches import EmptyBatchTests
 from eventstore.testing.conformance.entities import EntityTests
 from eventstore.testing.conformance.fidelity import FidelityTests
+from eventstore.testing.conformance.formats import FormatTests
 from eventstore.testing.conformance.group_commit import GroupCommitTests
 from eventstore.testing.conformance.idempotence import IdempotenceTests
 from eventstore.testing.conformance.iteration import IterationTests
@@ -34,6 +35,7 @@ class ConformanceSuite(
     BadEventTests,
     OptionTests,
     LifecycleTests,
+    FormatTests,
     GroupCommitTests,
     JoiningTests,
     ConcurrencyTests,
