@@ -32,9 +32,10 @@ from eventstore.errors import (
 )
 from eventstore.event import Entity, Event
 from eventstore.query import AppendCondition, EventQuery
-from eventstore.registry import drop_namespace, open_store
+from eventstore.registry import drop_namespace, open_store, schema_ddl
 from eventstore.result import AppendResult
 from eventstore.store import EventStore
+from eventstore.transfer import append_in_order
 from eventstore.versions import ExpectedVersion
 
 __version__ = "0.1.0"
@@ -68,6 +69,8 @@ __all__ = [
     "UnsupportedOperationError",
     "VersionConflictError",
     "__version__",
+    "append_in_order",
     "drop_namespace",
     "open_store",
+    "schema_ddl",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Self
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -11,9 +13,13 @@ from uuid_utils.compat import uuid7
 
 from eventstore.errors import InvalidEventError
 
+Name: TypeAlias = str | Enum
+"""Non-empty text of at most 255 bytes in UTF-8, or an Enum member with such a value."""
+
 
 class Entity(NamedTuple):
-    """What an event is about (elsewhere "aggregate" or "stream")."""
+    """What an event is about (elsewhere "aggregate" or "stream"): the kind of thing, which one,
+    and whose; the empty string where there are no tenants."""
 
     entity_type: str
     entity_id: str
@@ -29,39 +35,73 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An immutable fact. A value: not assigned to, equal by value, hashed by its id.
 
     It is checked when it is appended (an event that was read needs no check), and whatever
-    is wrong with it raises InvalidEventError there, naming the field. ``data`` and
-    ``metadata`` are ordinary dicts, copies of what the log holds.
+    is wrong with it raises InvalidEventError there, naming the field. Names may be Enum members
+    with text values; what is read holds their text.
+
+    ``event_type``: what happened, for example ``OrderPlaced``.
+    ``entity_type``: the kind of thing it happened to, for example ``order``.
+    ``entity_id``: which one.
+    ``data``: what happened in detail: a JSON object (see docs/payloads.md). An ordinary dict, a
+        copy of what the log holds.
+    ``event_id``: unique within the tenant; a new UUIDv7 unless given. Appending it again is a
+        repeat.
+    ``workflow_id``: the run that events of several entities belong to (elsewhere
+        "correlation"); None where there is none.
+    ``tenant_id``: whose it is; the empty string where there are no tenants.
+    ``tags``: labels, for queries and conditions that cross entities: any collection but text. A
+        tuple when it is read; a set comes back sorted.
+    ``metadata``: about the event rather than of it, a JSON object too: ``correlation_id``,
+        ``causation_id``, ``actor_id`` …
+    ``schema_version``: the version of the shape of ``data``, from 1, for those who change it.
+    ``timestamp``: when it happened, now unless given: timezone-aware, kept to the microsecond,
+        returned in UTC.
+
+    Assigned by the store, so that a new event leaves them out:
+
+    ``sequence``: its place in the log, from 1; 0 until it is recorded.
+    ``version``: its place within its entity, from 1; 0 until it is recorded.
+    ``batch_sequence``: the sequence of the first event of its batch; 0 until it is recorded.
+    ``recorded_at``: when it was stored, by the server's clock where there is one; it never goes
+        back along the log. None until it is recorded.
     """
 
     event_type: str
-    """What happened, for example ``OrderPlaced``."""
     entity_type: str
-    """The kind of thing it happened to, for example ``order``."""
     entity_id: str
-    """Which one."""
     data: dict[str, Any] = {}
-    """What happened in detail: a JSON object (see docs/payloads.md)."""
     event_id: UUID = msgspec.field(default_factory=uuid7)
-    """Unique within the tenant; a new UUIDv7 unless given. Appending it again is a repeat."""
     workflow_id: str | None = None
-    """The run that events of several entities belong to (elsewhere "correlation")."""
     tenant_id: str = ""
     tags: tuple[str, ...] = ()
-    """Labels, for queries and conditions that cross entities."""
     metadata: dict[str, Any] = {}
-    """About the event rather than of it: ``correlation_id``, ``causation_id``, ``actor_id`` …"""
     schema_version: int = 1
-    """The version of the shape of ``data``, for those who change it."""
     timestamp: datetime = msgspec.field(default_factory=_now)
-    """When it happened: timezone-aware, kept to the microsecond, returned in UTC."""
     sequence: int = 0
-    """Its place in the log, from 1; 0 until recorded. Assigned by the store."""
     version: int = 0
-    """Its place within its entity, from 1; 0 until recorded. Assigned by the store."""
     batch_sequence: int = 0
-    """The sequence of the first event of its batch; 0 until recorded. Assigned by the store."""
     recorded_at: datetime | None = None
-    """When it was stored; never goes back along the log. Assigned by the store."""
+
+    if TYPE_CHECKING:  # what is taken is wider than what is read
+
+        def __init__(
+            self,
+            *,
+            event_type: Name,
+            entity_type: Name,
+            entity_id: Name,
+            data: dict[str, Any] = ...,
+            event_id: UUID = ...,
+            workflow_id: Name | None = None,
+            tenant_id: Name = "",
+            tags: Collection[Name] = (),
+            metadata: dict[str, Any] = ...,
+            schema_version: int = 1,
+            timestamp: datetime = ...,
+            sequence: int = 0,
+            version: int = 0,
+            batch_sequence: int = 0,
+            recorded_at: datetime | None = None,
+        ) -> None: ...
 
     def __hash__(self) -> int:
         event_id = self.event_id

@@ -25,7 +25,7 @@ from eventstore.errors import InvalidQueryError
 
 if TYPE_CHECKING:
     from eventstore.backend.draft import Draft
-    from eventstore.event import Event
+    from eventstore.event import Event, Name
 
 _T = TypeVar("_T")
 
@@ -46,7 +46,10 @@ _VALUES: Final = (
     "to_sequence",
     "from_timestamp",
     "to_timestamp",
+    "from_recorded_at",
+    "to_recorded_at",
 )
+_TIMES: Final = ("from_timestamp", "to_timestamp", "from_recorded_at", "to_recorded_at")
 _FILTERS: Final = (*_VALUES, "event_types", "tags", "any_of")
 _SHAPING_DEFAULTS: Final = {"limit": None, "offset": 0, "order_by": "sequence", "ascending": True}
 
@@ -55,42 +58,77 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
     """A filter over the log, with an order and a window. All given fields must match.
 
     **Mind the bounds**: ``from_sequence`` is *exclusive* ("after": pass the position that was
-    processed, add nothing to it), while ``to_sequence`` and both timestamps are *inclusive*.
+    processed, add nothing to it), while ``to_sequence`` and all times are *inclusive*.
 
-    None means "not filtered". Raises InvalidQueryError when it is made with a field of the
-    wrong type, an empty collection or an empty name, so nothing but values ever reaches a
-    database; and with more than 1,000 alternatives, 1,000 event types, 100 tags, or 10,000
-    values in all its alternatives together.
+    None means "not filtered". Names may be Enum members with text values, collections are
+    whatever holds several (but no text) and are kept as tuples.
+
+    ``entity_type``, ``entity_id``: what the event is about; ``entity_id`` alone finds entities
+        of several types.
+    ``workflow_id``: the run that it belongs to.
+    ``tenant_id``: whose it is; the empty string asks for events without a tenant.
+    ``event_types``: any of them; at most 1,000.
+    ``tags``: all of them; at most 100.
+    ``from_sequence``: EXCLUSIVE, events *after* it. Who adds 1 to the last sequence that was
+        processed skips an event. A Checkpoint is verified when the query is asked
+        (CheckpointError); a number beyond the head simply matches nothing.
+    ``to_sequence``: inclusive.
+    ``from_timestamp``, ``to_timestamp``: inclusive, of ``Event.timestamp``: when it happened.
+    ``from_recorded_at``, ``to_recorded_at``: inclusive, of ``Event.recorded_at``: when it was
+        stored. That never goes back along the log, so they cut a range of sequences out of it.
+    ``any_of``: queries of which at least one must match, made of the fields above alone; at
+        most 1,000, which compare with at most 10,000 values together.
+    ``limit``: at most so many events.
+    ``offset``: skip so many matches, in order, before the first.
+    ``order_by``: "sequence", or "timestamp"; events of the same timestamp come in the order of
+        their sequences (reversed, if ``ascending`` is false).
+    ``ascending``: False begins with the last.
+
+    Raises InvalidQueryError when it is made with a field of the wrong type, an empty collection
+    or an empty name, so nothing but values ever reaches a database.
     """
 
     entity_type: str | None = None
     entity_id: str | None = None
     workflow_id: str | None = None
     tenant_id: str | None = None
-    """The empty string asks for events without a tenant."""
-    event_types: Collection[str] | None = None
-    """Any of them, at most 1,000. Kept as a tuple."""
-    tags: Collection[str] | None = None
-    """All of them, at most 100. Kept as a tuple."""
+    event_types: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
     from_sequence: int | Checkpoint | None = None
-    """EXCLUSIVE: events *after* it, so that a position can be passed as it is. Who adds 1 to the
-    last sequence that was processed skips an event. A Checkpoint is verified when the query is
-    asked (CheckpointError); a number that is beyond the head simply matches nothing."""
     to_sequence: int | None = None
-    """Inclusive."""
     from_timestamp: datetime | None = None
-    """Inclusive, of ``Event.timestamp``."""
     to_timestamp: datetime | None = None
-    """Inclusive, of ``Event.timestamp``."""
-    any_of: Collection[EventQuery] | None = None
-    """Queries of which at least one must match, made of filter fields alone; at most 1,000. Kept
-    as a tuple."""
+    from_recorded_at: datetime | None = None
+    to_recorded_at: datetime | None = None
+    any_of: tuple[EventQuery, ...] | None = None
     limit: int | None = None
     offset: int = 0
     order_by: Literal["sequence", "timestamp"] = "sequence"
-    """Events of the same timestamp come in the order of their sequences (reversed, if
-    ``ascending`` is false)."""
     ascending: bool = True
+
+    if TYPE_CHECKING:  # what is taken is wider than what is kept
+
+        def __init__(
+            self,
+            *,
+            entity_type: Name | None = None,
+            entity_id: Name | None = None,
+            workflow_id: Name | None = None,
+            tenant_id: Name | None = None,
+            event_types: Collection[Name] | None = None,
+            tags: Collection[Name] | None = None,
+            from_sequence: int | Checkpoint | None = None,
+            to_sequence: int | None = None,
+            from_timestamp: datetime | None = None,
+            to_timestamp: datetime | None = None,
+            from_recorded_at: datetime | None = None,
+            to_recorded_at: datetime | None = None,
+            any_of: Collection[EventQuery] | None = None,
+            limit: int | None = None,
+            offset: int = 0,
+            order_by: Literal["sequence", "timestamp"] = "sequence",
+            ascending: bool = True,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         keep = force_setattr
@@ -111,7 +149,7 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
                 field == "from_sequence" and type(value) is Checkpoint  # no subclass, it could lie
             ):
                 checked_integer(field, value, InvalidQueryError)
-        for field in ("from_timestamp", "to_timestamp"):
+        for field in _TIMES:
             value = getattr(self, field)
             if value is not None:
                 keep(self, field, checked_time(field, value, InvalidQueryError))
@@ -150,6 +188,15 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def has_recorded_bounds(self) -> bool:
+        """Whether it, or an alternative, bounds ``recorded_at``."""
+        return (
+            self.from_recorded_at is not None
+            or self.to_recorded_at is not None
+            or (self.any_of is not None and any(each.has_recorded_bounds for each in self.any_of))
+        )
+
+    @property
     def filters_nothing(self) -> bool:
         """Whether every event matches."""
         return all(getattr(self, field) is None for field in _FILTERS)
@@ -169,7 +216,8 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
     def takes(self, fact: Event | Draft, sequence: int) -> bool:
         """Return whether the filter fields take what stands, or will stand, at ``sequence``.
 
-        This is the definition of every one of them.
+        This is the definition of every one of them. What is not recorded yet has no
+        ``recorded_at``, and bounds of it take nothing.
         """
         return (
             (self.entity_type is None or fact.entity_type == self.entity_type)
@@ -182,15 +230,31 @@ class EventQuery(msgspec.Struct, frozen=True, kw_only=True):
             and (self.to_sequence is None or sequence <= self.to_sequence)
             and (self.from_timestamp is None or fact.timestamp >= self.from_timestamp)
             and (self.to_timestamp is None or fact.timestamp <= self.to_timestamp)
+            and (
+                (self.from_recorded_at is None and self.to_recorded_at is None)
+                or self._takes_recorded_at(getattr(fact, "recorded_at", None))
+            )
             and (self.any_of is None or any(query.takes(fact, sequence) for query in self.any_of))
+        )
+
+    def _takes_recorded_at(self, time: datetime | None) -> bool:
+        return (
+            time is not None
+            and (self.from_recorded_at is None or time >= self.from_recorded_at)
+            and (self.to_recorded_at is None or time <= self.to_recorded_at)
         )
 
 
 class AppendCondition(msgspec.Struct, frozen=True):
     """An append fails if a recorded event with a sequence above ``after`` matches ``query``.
 
-    ``after=None`` looks at the whole log; a Checkpoint is verified first. This is the
-    "dynamic consistency boundary" of Sara Pellegrini (https://dcb.events).
+    ``query``: what must not be there; a filter without limit, offset and order. Its bounds of
+        ``recorded_at`` speak of what is recorded, up to the moment of the append; what an open
+        transaction (``connection=``) itself appended counts as within those that the log has
+        not passed yet.
+    ``after``: a sequence, or a Checkpoint, which is verified first; None: the whole log counts.
+
+    This is the "dynamic consistency boundary" of Sara Pellegrini (https://dcb.events).
     """
 
     query: EventQuery

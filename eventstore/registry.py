@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from eventstore._core.log import Log
 from eventstore._core.retrying import by_the_system, keep_trying, logger
 from eventstore.backend import Backend, Options, drop_log, open_log
 from eventstore.backend.deadline import within
 from eventstore.backend.durability import report_risk
-from eventstore.backend.settings import Settings, split_url
+from eventstore.backend.settings import Durability, Engine, Settings, split_url
 from eventstore.errors import (
     ConfigurationError,
     MissingDriverError,
@@ -26,6 +26,16 @@ from eventstore.store import EventStore
 GROUP: Final = "eventstore.adapters"
 URL_VARIABLE: Final = "EVENTSTORE_URL"
 """The environment variable that names the log where no URL is given."""
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN: Final[Any] = _NotGiven()
+"""Stands for an option that is left to the URL. Not None: a variable that happens to be None must
+not quietly mean the default, least of all where a log is dropped."""
 
 _DRIVERS: Final = {
     "psycopg": ("psycopg", "postgres"),
@@ -38,15 +48,44 @@ _DRIVERS: Final = {
 """For a module the distribution that holds it, and which extra of this one installs that."""
 
 
-def open_store(url: str | None = None, **options: Any) -> EventStore:
-    """Open the log that ``url`` names, creating it where it is not there. Without a URL that in
-    the environment variable ``EVENTSTORE_URL`` counts.
+def open_store(
+    url: str | None = None,
+    *,
+    namespace: str = NOT_GIVEN,
+    create: bool = NOT_GIVEN,
+    durability: Durability | Literal["standard", "strict", "relaxed"] = NOT_GIVEN,
+    timeout: float = NOT_GIVEN,
+    retries: int = NOT_GIVEN,
+    engine: Engine | Literal["known", "unchecked"] = NOT_GIVEN,
+    **options: Any,
+) -> EventStore:
+    """Open the log that ``url`` names, creating it where it is not there::
 
-    Options go into the query string or are given as keywords, which win: ``namespace``
-    ("eventstore"), ``create`` (True), ``durability`` ("standard", "strict" or "relaxed"),
-    ``timeout`` (10.0 seconds: how long this call, and each one of the store, waits for the
-    engine), ``retries`` (how often it tries again within that; as often as it can), and the
-    adapter's and the driver's own.
+        with open_store("sqlite:///orders.db", timeout=5) as store:
+            store.append(Event(event_type="Placed", entity_type="order", entity_id="o-1"))
+
+    ``url``: ``sqlite:///path``, ``postgresql://user@host/database``, ``mongodb://host/database``
+        (``mongodb+srv://``), ``redis://host`` (``rediss://``, ``redis+cluster://``); for tests
+        ``memory://`` or ``memory://name``, ``fakeredis://``, ``mongomock://``. Packages of
+        others may add schemes. Without it that in the environment variable ``EVENTSTORE_URL``
+        counts.
+
+    Every option may stand in the query string too (``sqlite:///orders.db?timeout=5``); one given
+    here wins.
+
+    ``namespace``: which of the database's logs; "eventstore" unless given. A lower-case letter
+        and up to 39 more letters, digits or "_".
+    ``create``: make the log where it is not there; True unless given.
+    ``durability``: what to do where the server may lose what it acknowledged: "standard" warns
+        (unless given), "strict" refuses to open, "relaxed" accepts it, and may trade safety for
+        speed.
+    ``timeout``: how many seconds this call, and each one of the store, waits for the engine; 10
+        unless given.
+    ``retries``: how often it tries again within that; as often as it can unless given.
+    ``engine``: "known" (unless given) refuses what speaks a database's protocol but is not known
+        to keep the guarantees; "unchecked" takes it.
+    ``options``: the adapter's own (docs/ has a page on each) and its driver's, such as
+        ``sslmode`` or ``replicaSet``. What nobody knows is refused by name.
 
     Raises ConfigurationError for a URL or an option that is not as it must be,
     MissingDriverError where the driver is not installed, StoreUnavailableError where the
@@ -57,7 +96,15 @@ def open_store(url: str | None = None, **options: Any) -> EventStore:
         raise ConfigurationError(
             f"url: give one, such as sqlite:///orders.db, or set {URL_VARIABLE}"
         )
-    adapter, settings = _resolve(url, options)
+    core = _given(
+        namespace=namespace,
+        create=create,
+        durability=durability,
+        timeout=timeout,
+        retries=retries,
+        engine=engine,
+    )
+    adapter, settings = _resolve(url, core | options)
     log, risks = keep_trying(partial(_open, adapter, settings), settings, time.sleep)
     try:
         for risk in risks:
@@ -79,13 +126,34 @@ def _open(adapter: type[Backend], settings: Settings, _: float) -> tuple[Log, Se
         raise
 
 
-def drop_namespace(url: str, **options: Any) -> bool:
+def drop_namespace(
+    url: str,
+    *,
+    namespace: str = NOT_GIVEN,
+    create: bool = NOT_GIVEN,
+    durability: Durability | Literal["standard", "strict", "relaxed"] = NOT_GIVEN,
+    timeout: float = NOT_GIVEN,
+    retries: int = NOT_GIVEN,
+    engine: Engine | Literal["known", "unchecked"] = NOT_GIVEN,
+    **options: Any,
+) -> bool:
     """Remove the log that ``url`` names, with every event in it, and return whether there was
-    one. There is no way back.
+    one. There is no way back::
 
-    Takes the same options as ``open_store`` and raises the same errors.
+        drop_namespace("sqlite:///orders.db", namespace="test_orders")
+
+    Takes the options that ``open_store`` takes, so that one set of them serves both, and raises
+    the same errors.
     """
-    adapter, settings = _resolve(url, options)
+    core = _given(
+        namespace=namespace,
+        create=create,
+        durability=durability,
+        timeout=timeout,
+        retries=retries,
+        engine=engine,
+    )
+    adapter, settings = _resolve(url, core | options)
     dropped = getattr(adapter, "drop", partial(drop_log, adapter))
     with _errors_of_the_system():
         was_there = within(
@@ -94,6 +162,10 @@ def drop_namespace(url: str, **options: Any) -> bool:
         )
     logger.debug("dropped %s", settings.safe_url)
     return was_there
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not NOT_GIVEN}
 
 
 def settings_of(url: str, **options: Any) -> Settings:

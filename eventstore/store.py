@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from threading import Event as Flag
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from eventstore.errors import (
     InvalidQueryError,
     StoreClosedError,
 )
-from eventstore.event import Entity, Event
+from eventstore.event import Entity, Event, Name
 from eventstore.query import AppendCondition, EventQuery, refuse_shape
 from eventstore.result import AppendResult
 from eventstore.versions import ExpectedVersion
@@ -73,7 +74,9 @@ class EventStore:
         entity, which may name entities that the batch does not write. ``condition`` fails the
         append if an event matches. ``connection`` joins a transaction of the caller's. Events
         that are all recorded already are returned as they are, whatever ``expected_version``
-        and ``condition`` say, so any append can be retried.
+        and ``condition`` say, so any append can be retried. A batch without events stores
+        nothing, but what is expected (a mapping, for it names no entity itself) and the
+        condition are checked, atomically, and raise as they do in any append.
 
         Raises, before anything is sent, InvalidEventError and BatchTooLargeError; where
         nothing was written, VersionConflictError, ConditionFailedError, DuplicateEventError,
@@ -87,7 +90,7 @@ class EventStore:
                 f"condition: must be an AppendCondition, not {type(condition).__name__}"
             )
         log = self._open_log()
-        if batch is None:
+        if not batch.drafts and not batch.expected and condition is None:
             return AppendResult()
         return appending.append(
             log,
@@ -108,15 +111,42 @@ class EventStore:
         return reading.stream(self._open_log, checked, self._tenant_id)
 
     def get_events_for_entity(
-        self, entity_type: str, entity_id: str, from_version: int = 0, *, tenant_id: str = ""
+        self,
+        entity_type: Name,
+        entity_id: Name,
+        from_version: int = 0,
+        *,
+        to_version: int | None = None,
+        limit: int | None = None,
+        ascending: bool = True,
+        tenant_id: Name = "",
     ) -> list[Event]:
-        """Return an entity's events with versions after ``from_version``, in order."""
+        """Return an entity's events with versions after ``from_version``, up to and with
+        ``to_version``, in order: at most ``limit``. ``ascending=False`` begins with the last."""
         entity = self._entity(entity_type, entity_id, tenant_id)
-        checked_integer("from_version", from_version, InvalidQueryError)
-        return reading.read_entity(self._open_log(), entity, from_version)
+        versions = _versions(from_version, to_version, limit, ascending)
+        return reading.read_entity(self._open_log(), entity, versions)
+
+    def iterate_entity(
+        self,
+        entity_type: Name,
+        entity_id: Name,
+        from_version: int = 0,
+        *,
+        to_version: int | None = None,
+        limit: int | None = None,
+        ascending: bool = True,
+        tenant_id: Name = "",
+    ) -> Iterator[Event]:
+        """Stream what ``get_events_for_entity`` returns, in pages, as it stands at the first
+        ``next``. Arguments are checked now; no lock or cursor is held in between."""
+        entity = self._entity(entity_type, entity_id, tenant_id)
+        versions = _versions(from_version, to_version, limit, ascending)
+        self._open_log()
+        return reading.stream_entity(self._open_log, entity, versions)
 
     def get_events_for_workflow(
-        self, workflow_id: str, from_sequence: int = 0, *, tenant_id: str | None = None
+        self, workflow_id: Name, from_sequence: int = 0, *, tenant_id: Name | None = None
     ) -> list[Event]:
         """Return a workflow's events with sequences after ``from_sequence``, in order."""
         query = EventQuery(
@@ -129,11 +159,13 @@ class EventStore:
     def get_events_since(self, position: int | Checkpoint, limit: int = 1000) -> list[Event]:
         """Return at most ``limit`` events after ``position``, a sequence or a Checkpoint.
 
-        Raises CheckpointError where the log was never there, or holds another event there.
+        Raises CheckpointError where the log was never there, or holds another event there;
+        StoreUnavailableError after the store's ``timeout``: where it is ``transient``,
+        ``wait_for_events`` is what waits for the engine to come back.
         """
         return reading.read_since(self._open_log(), position, limit, self._tenant_id)
 
-    def get_event_by_id(self, event_id: UUID, *, tenant_id: str = "") -> Event | None:
+    def get_event_by_id(self, event_id: UUID, *, tenant_id: Name = "") -> Event | None:
         """Return the event with this id within the tenant, or None."""
         if type(event_id) is not UUID:
             raise InvalidQueryError(f"event_id: must be a UUID, not {type(event_id).__name__}")
@@ -141,7 +173,7 @@ class EventStore:
         found = self._open_log().read(lambda backend: backend.find([key]))
         return found[0] if found else None
 
-    def event_exists(self, event_id: UUID, *, tenant_id: str = "") -> bool:
+    def event_exists(self, event_id: UUID, *, tenant_id: Name = "") -> bool:
         """Return whether an event with this id is recorded within the tenant."""
         return self.get_event_by_id(event_id, tenant_id=tenant_id) is not None
 
@@ -156,16 +188,18 @@ class EventStore:
         tenant's own last event."""
         return reading.last_sequence(self._open_log(), self._tenant_id)
 
-    def get_current_version(self, entity_type: str, entity_id: str, *, tenant_id: str = "") -> int:
+    def get_current_version(
+        self, entity_type: Name, entity_id: Name, *, tenant_id: Name = ""
+    ) -> int:
         """Return an entity's version, 0 where it has no events."""
         entity = self._entity(entity_type, entity_id, tenant_id)
         return self._open_log().read(lambda backend: backend.version(entity))
 
     def list_entities(
         self,
-        entity_type: str | None = None,
+        entity_type: Name | None = None,
         *,
-        tenant_id: str | None = None,
+        tenant_id: Name | None = None,
         limit: int = 100,
         offset: int = 0,
     ) -> list[Entity]:
@@ -187,17 +221,28 @@ class EventStore:
         after: int | Checkpoint,
         timeout: float | None = None,
         query: EventQuery | None = None,
+        *,
+        stop: Flag | None = None,
     ) -> bool:
         """Block until an event that matches stands after ``after``; False after ``timeout``
-        seconds (None: never). ``close()`` ends it with StoreClosedError.
+        seconds (None: never), or once ``stop``, a ``threading.Event``, is set. ``close()`` ends
+        it with StoreClosedError.
 
-        Raises CheckpointError like ``get_events_since``.
+        Without a timeout it waits through an outage of the engine too, however long, and says so
+        once, in a warning of the logger "eventstore"; with one, it raises StoreUnavailableError
+        as every call does. ``stop`` is noticed within a tenth of a second; while the engine does
+        not answer, within the store's ``timeout``. Raises CheckpointError like
+        ``get_events_since``.
         """
         checked = self._query(query)
         refuse_shape("query", checked)
         if timeout is not None and not (type(timeout) in (int, float) and timeout >= 0):
             raise InvalidQueryError(f"timeout: must be None or seconds ≥ 0, not {shown(timeout)}")
-        return reading.wait(self._open_log, after, timeout, checked, self._tenant_id)
+        if stop is not None and not isinstance(stop, Flag):
+            raise InvalidQueryError(
+                f"stop: must be None or a threading.Event, not {type(stop).__name__}"
+            )
+        return reading.wait(self._open_log, after, timeout, checked, self._tenant_id, stop=stop)
 
     def checkpoint(self, event: Event | None = None) -> Checkpoint:
         """Return where a consumer that has processed ``event`` stands; without one, the head
@@ -220,7 +265,7 @@ class EventStore:
 
     # --- The store itself
 
-    def for_tenant(self, tenant_id: str) -> EventStore:
+    def for_tenant(self, tenant_id: Name) -> EventStore:
         """Return a view: it stamps every append and filters every read and condition, and
         refuses whatever names another tenant. Closing a view closes that view alone."""
         tenant = checked_tenant(tenant_id, InvalidQueryError)
@@ -285,7 +330,7 @@ class EventStore:
             raise InvalidQueryError(f"query: must be an EventQuery, not {type(query).__name__}")
         return reading.in_tenant(query, self._tenant_id)
 
-    def _identity_tenant(self, tenant_id: str) -> str:
+    def _identity_tenant(self, tenant_id: Name) -> str:
         tenant = checked_tenant(tenant_id, InvalidQueryError)
         if self._tenant_id is None:
             return tenant
@@ -295,12 +340,28 @@ class EventStore:
             )
         return self._tenant_id
 
-    def _entity(self, entity_type: str, entity_id: str, tenant_id: str) -> Entity:
+    def _entity(self, entity_type: Name, entity_id: Name, tenant_id: Name) -> Entity:
         return Entity(
             checked_name("entity_type", entity_type, InvalidQueryError),
             checked_name("entity_id", entity_id, InvalidQueryError),
             self._identity_tenant(tenant_id),
         )
+
+
+def _versions(
+    from_version: int, to_version: int | None, limit: int | None, ascending: bool
+) -> reading.Versions:
+    for field, value in (("to_version", to_version), ("limit", limit)):
+        if value is not None:
+            checked_integer(field, value, InvalidQueryError)
+    if type(ascending) is not bool:
+        raise InvalidQueryError(f"ascending: must be a bool, not {shown(ascending)}")
+    return reading.Versions(
+        after=checked_integer("from_version", from_version, InvalidQueryError),
+        up_to=to_version,
+        limit=limit,
+        ascending=ascending,
+    )
 
 
 def _events(events: object) -> Sequence[Event]:

@@ -271,7 +271,8 @@ def _checked(store: EventStore, events: Sequence[Event] | EventStoreError) -> Ba
     if isinstance(events, EventStoreError):
         return events
     try:
-        return batch_of(events, ExpectedVersion.ANY, store._tenant_id) or AppendResult()
+        batch = batch_of(events, ExpectedVersion.ANY, store._tenant_id)
+        return batch if batch.drafts else AppendResult()
     except EventStoreError as error:
         return error
 

@@ -10,10 +10,9 @@ import msgspec
 
 from eventstore._core.checks import checked_name, checked_tenant, shown
 from eventstore._core.log import Log
-from eventstore._core.reading import in_tenant, verified, verified_position
+from eventstore._core.reading import in_sequences, in_tenant, verified, verified_position
 from eventstore._core.retrying import Answer, logger
-from eventstore.backend import PageRequest
-from eventstore.backend.deadline import INSTANT, time_left
+from eventstore.backend import INSTANT, PageRequest, time_left
 from eventstore.backend.draft import Draft, draft_of
 from eventstore.backend.planner import (
     AnotherPastError,
@@ -26,6 +25,7 @@ from eventstore.backend.planner import (
 from eventstore.checkpoint import Checkpoint
 from eventstore.errors import (
     CheckpointError,
+    ConditionFailedError,
     DuplicateEventError,
     EventStoreError,
     InvalidEventError,
@@ -43,9 +43,9 @@ Expectation = int | Mapping[Any, int]
 
 def batch_of(
     events: Sequence[Event], expected_version: Expectation, tenant_id: str | None
-) -> Batch | None:
-    """Return ``events`` as a valid batch, of ``tenant_id`` where one is given; None if there
-    are none.
+) -> Batch:
+    """Return ``events`` as a valid batch, of ``tenant_id`` where one is given. One without events
+    checks what is expected, and writes nothing.
 
     Raises InvalidEventError, and DuplicateEventError for an id that is there twice.
     """
@@ -53,7 +53,7 @@ def batch_of(
     if len(drafts) > 1:
         _refuse_an_id_twice(drafts)
     expected = _expectations(expected_version, drafts, tenant_id)
-    return Batch(drafts=drafts, expected=expected) if drafts else None
+    return Batch(drafts=drafts, expected=expected)
 
 
 def append(
@@ -98,9 +98,18 @@ def _append_if(
         try:
             return _append(log, msgspec.structs.replace(batch, condition=looked), connection)
         except AnotherPastError as error:
-            if time_left(log.settings.timeout) <= INSTANT:
-                raise StoreUnavailableError(f"not within the timeout: {error}") from error
-            logger.info("looking again: %s", error)
+            why: EventStoreError = error
+        except ConditionFailedError as error:
+            if looked.match or connection is not None or not condition.query.has_recorded_bounds:
+                raise
+            # What came since was taken to be within bounds that the log had not passed yet. Now
+            # that it is recorded, its time tells.
+            why = error
+        if time_left(log.settings.timeout) <= INSTANT:
+            raise StoreUnavailableError(
+                f"condition: it could not be looked into within the timeout: {why}"
+            ) from why
+        logger.info("looking into a condition again: %s", why)
 
 
 def _append(log: Log, batch: Batch, connection: Any) -> AppendResult:
@@ -145,6 +154,7 @@ def looked_into(
     newest = log.page(PageRequest(query=EventQuery(), limit=1, ascending=False))
     head = newest[0].sequence if newest else 0
     witness = (newest[0].tenant_id, newest[0].event_id) if newest and after <= head else None
+    query = in_sequences(log, query, tenant_id, after=max(after - 1, 0), head=head, later=True)
     if after >= head:
         return Condition(
             asked=condition, query=query, after=after, checked_to=after, witness=witness
@@ -193,8 +203,13 @@ def _expectations(
             raise InvalidEventError("expected_version: names an entity twice")
     else:
         expected = checked_expectation(expected_version)
-        if expected == ExpectedVersion.ANY or not drafts:
+        if expected == ExpectedVersion.ANY:
             return ()
+        if not drafts:
+            raise InvalidEventError(
+                "expected_version: a batch without events names no entity; give a mapping"
+                " {(entity_type, entity_id): version}"
+            )
         entities = {draft.entity for draft in drafts}
         if len(entities) > 1:
             raise InvalidEventError(

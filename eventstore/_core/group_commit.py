@@ -36,7 +36,8 @@ _FOREVER: Final = threading.TIMEOUT_MAX
 _SLOW_COMMIT: Final = 0.0004
 """Seconds from which a commit is slow enough for company to be worth a wait."""
 _GAP: Final = 0.0003
-"""Seconds without a newcomer after which no more company is to be expected."""
+"""Seconds that a leader waits for the next newcomer. Who returns from the last group and appends
+again takes less than that to be back; once nobody has come for so long, nobody will."""
 
 
 class _Ticket:
@@ -53,7 +54,9 @@ class _Ticket:
         self.put_back = False
         """It was in a group whose leader was interrupted, and may have been stored by that."""
         self.wake = threading.Lock()
-        """Held until its caller has to look: it is settled, or has become the leader."""
+        """The bell of its caller, who sleeps by acquiring this lock: it is taken from the start,
+        and released (``call``) when there is something to look at. That is: the ticket is settled
+        or has become the leader's; or, where the leader waits for company, that is complete."""
         self.wake.acquire()
 
     @property

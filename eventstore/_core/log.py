@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
@@ -32,6 +33,14 @@ _open_logs: Final[WeakSet[Log]] = WeakSet()
 """What a forked child must make anew."""
 
 
+_LOOK: Final = 0.02
+"""Seconds between two looks at the event that calls a wait off, for nobody tells of it."""
+
+
+class CalledOff(Exception):  # noqa: N818 - no error: what its caller asked for
+    """Ends a wait, wherever in it the thread sleeps."""
+
+
 class Log:
     """An open backend, shared by an ``EventStore`` and its tenant views."""
 
@@ -51,6 +60,7 @@ class Log:
             GroupCommit(commit, max_group_bytes) if max_group_bytes else OneByOne(commit)
         )
         self._joined = threading.local()
+        self._called_off = threading.local()
         self._stir = _Stir()
 
     # --- Writing
@@ -140,18 +150,31 @@ class Log:
 
     # --- Waiting
 
+    def until(self, stop: threading.Event | None, work: Callable[[], _T]) -> _T:
+        """Return ``in_one_call(work)``; CalledOff once ``stop`` is set, and it would sleep."""
+        if stop is None:
+            return self.in_one_call(work)
+        _refuse_to_go_on(stop)
+        self._called_off.by = stop
+        try:
+            return self.in_one_call(work)
+        finally:
+            self._called_off.by = None
+
     def _sleep(self, seconds: float) -> None:
-        """Sleep; what it appends meanwhile is no reason to hurry. StoreClosedError once the
-        store closes."""
-        self._stir.wait_for(lambda: self._closed, seconds)
+        """Sleep between two attempts. Appends of this store do not cut it short: they say nothing
+        about the engine's being back. StoreClosedError once the store closes."""
+        stop = getattr(self._called_off, "by", None)
+        self._stir.wait_for(lambda: self._closed, seconds, stop)
         self.check_open()
 
-    def napper(self) -> Callable[[float], None]:
-        """Return a sleep that ends early when this store appends or closes.
+    def napper(self, stop: threading.Event | None = None) -> Callable[[float], None]:
+        """Return a sleep that ends early when this store appends or closes, and by CalledOff
+        once ``stop`` is set.
 
         It remembers what it has seen, so that nothing is missed between two naps.
         """
-        return self._stir.napper()
+        return self._stir.napper(stop)
 
     # --- Opening and closing
 
@@ -210,20 +233,34 @@ class _Stir:
             self._count += 1
             self._condition.notify_all()
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float) -> None:
+    def wait_for(
+        self, condition: Callable[[], bool], seconds: float, stop: threading.Event | None
+    ) -> None:
         with self._lock:
-            self._condition.wait_for(condition, seconds)
+            if stop is None:
+                self._condition.wait_for(condition, seconds)
+                return
+            end = monotonic() + seconds
+            while (left := end - monotonic()) > 0:
+                _refuse_to_go_on(stop)
+                if self._condition.wait_for(condition, min(left, _LOOK)):
+                    return
 
-    def napper(self) -> Callable[[float], None]:
+    def napper(self, stop: threading.Event | None) -> Callable[[float], None]:
         seen = self._count
 
         def nap(seconds: float) -> None:
             nonlocal seen
             with self._lock:
-                self._condition.wait_for(lambda: self._count != seen, seconds)
+                self.wait_for(lambda: self._count != seen, seconds, stop)
                 seen = self._count
 
         return nap
+
+
+def _refuse_to_go_on(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise CalledOff
 
 
 def _available(answers: Sequence[Answer]) -> Sequence[Answer]:

@@ -6,22 +6,32 @@ of a page is where the next one begins. Nothing is held open in between.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from datetime import datetime
+from functools import cache, partial
+from itertools import chain
 from threading import TIMEOUT_MAX
+from threading import Event as Flag
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from eventstore._core.checks import MAX_INT64, checked_integer
-from eventstore._core.log import Log
+from eventstore._core.log import CalledOff, Log
 from eventstore._core.payloads import canonical
+from eventstore._core.retrying import logger
 from eventstore.backend import Backend, PageRequest
 from eventstore.backend.deadline import INSTANT
 from eventstore.backend.planner import position_beyond
 from eventstore.checkpoint import Checkpoint
-from eventstore.errors import CheckpointError, CorruptLogError, InvalidQueryError
+from eventstore.errors import (
+    CheckpointError,
+    CorruptLogError,
+    InvalidQueryError,
+    StoreUnavailableError,
+)
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 
@@ -36,6 +46,9 @@ _PAGE_BYTES: Final = 8_000_000
 
 _WAIT_TURN: Final = 0.25
 """Seconds that a wait may spend in a driver before it looks whether the store was closed."""
+
+_STOPPABLE_TURN: Final = 0.1
+"""The same for one that can be called off: nobody tells the driver."""
 
 _BOUNDS_OF_THE_PAGE: Final = {"from_sequence": None, "to_sequence": None}
 """What a page of a query bounds by itself."""
@@ -74,6 +87,59 @@ def _verified_alone(log: Log, query: EventQuery, tenant_id: str | None) -> Event
     return query.replace(from_sequence=position)
 
 
+def in_sequences(
+    log: Log,
+    query: EventQuery,
+    tenant_id: str | None,
+    *,
+    after: int,
+    head: int,
+    later: bool = False,
+) -> EventQuery:
+    """Return ``query`` with sequences in the place of its bounds of ``recorded_at``, so that no
+    backend has to know these: it takes the same events above ``after`` and up to ``head``.
+
+    ``recorded_at`` never goes back along the log, so a bound is found by bisection, reading an
+    event at a time. Of the events above ``head`` it takes none; with ``later``, all that may be
+    within the bounds, for all that is known at ``head``.
+    """
+    if not query.has_recorded_bounds:
+        return query
+
+    @cache
+    def recorded_at(sequence: int) -> datetime:
+        found = log.page(
+            PageRequest(query=_EVERYTHING, after=sequence - 1, up_to=sequence, limit=1)
+        )
+        if not found:  # a view is not told where, for it may be another tenant's
+            which = f"the event at sequence {sequence}" if tenant_id is None else "an event"
+            raise CorruptLogError(f"{which} is missing from the log")
+        time = found[0].recorded_at
+        assert time is not None  # noqa: S101 - it is recorded
+        return time
+
+    sequences = range(after + 1, head + 1)
+
+    def bounded(one: EventQuery) -> EventQuery:
+        changes: dict[str, Any] = {"from_recorded_at": None, "to_recorded_at": None}
+        if (first := one.from_recorded_at) is not None:
+            before = after + bisect_left(sequences, first, key=recorded_at)
+            changes["from_sequence"] = max(before, one.after)
+        if (last := one.to_recorded_at) is not None:
+            until = after + bisect_right(sequences, last, key=recorded_at)
+            if until < head or not later:
+                changes["to_sequence"] = _lower(one.to_sequence, until)
+        return one.replace(**changes)
+
+    query = query.replace(any_of=query.any_of and tuple(map(bounded, query.any_of)))
+    query = bounded(query)
+    return query if later else query.replace(to_sequence=_lower(query.to_sequence, head))
+
+
+def _lower(bound: int | None, other: int) -> int:
+    return other if bound is None else min(bound, other)
+
+
 def stream(
     open_log: Callable[[], Log], query: EventQuery, tenant_id: str | None
 ) -> Iterator[Event]:
@@ -81,31 +147,33 @@ def stream(
 
     ``open_log`` returns the log or raises StoreClosedError; it is asked before every page.
     """
-    after = query.after
     page = PageRequest(
-        query=query.replace(**_BOUNDS_OF_THE_PAGE),
+        query=query,
         limit=PAGE,
         offset=query.offset,
-        after=after,
         order_by=query.order_by,
         ascending=query.ascending,
     )
-    whole = page.order_by == "sequence" and not page.offset and page.query.filters_nothing
+    whole = page.order_by == "sequence" and not page.offset
     left = query.limit
     size = _FIRST_PAGE
 
     def step() -> list[Event] | None:
         """Return the next page, or None after the last one. The first step finds the end."""
-        nonlocal page
+        nonlocal page, whole
         log = open_log()
         if page.up_to is None:
-            page = msgspec.structs.replace(
-                page, query=verified(log, query, tenant_id).replace(**_BOUNDS_OF_THE_PAGE)
-            )
+            asked = verified(log, query, tenant_id)
             head = log.head()
-            ends = head if query.to_sequence is None else min(head, query.to_sequence)
-            page = msgspec.structs.replace(page, up_to=ends)
-            if query.offset >= ends - after:
+            asked = in_sequences(log, asked, tenant_id, after=query.after, head=head)
+            page = msgspec.structs.replace(
+                page,
+                query=asked.replace(**_BOUNDS_OF_THE_PAGE),
+                after=asked.after,
+                up_to=(ends := _lower(asked.to_sequence, head)),
+            )
+            whole = whole and page.query.filters_nothing
+            if query.offset >= ends - asked.after:
                 return None  # more than there is to skip; engines add it to a limit: overflow
         if page.after >= (page.up_to or 0) or left == 0:
             return None
@@ -181,38 +249,138 @@ def check_dense(events: Sequence[Event], first: int, step: int = 1) -> None:
             )
 
 
-def read_entity(log: Log, entity: Entity, after_version: int) -> list[Event]:
-    """Return an entity's events above a version."""
+class Versions(msgspec.Struct, frozen=True, kw_only=True):
+    """Which of an entity's events to read, and in which order."""
+
+    after: int = 0
+    up_to: int | None = None
+    limit: int | None = None
+    ascending: bool = True
+
+
+def read_entity(log: Log, entity: Entity, versions: Versions) -> list[Event]:
+    """Return an entity's events."""
+    pages = _pages_of_entity(lambda: log, entity, versions, flat=False)
+    return log.in_one_call(lambda: list(chain.from_iterable(pages)))
+
+
+def stream_entity(
+    open_log: Callable[[], Log], entity: Entity, versions: Versions
+) -> Iterator[Event]:
+    """Yield an entity's events as they stand at the first ``next``, in flat memory.
+
+    ``open_log`` returns the log or raises StoreClosedError; it is asked before every page.
+    """
+    pages = _pages_of_entity(open_log, entity, versions, flat=True)
+    while (events := open_log().in_one_call(lambda: next(pages, None))) is not None:
+        yield from events
+
+
+def _pages_of_entity(
+    open_log: Callable[[], Log], entity: Entity, versions: Versions, *, flat: bool
+) -> Iterator[list[Event]]:
     query = EventQuery(
         entity_type=entity.entity_type, entity_id=entity.entity_id, tenant_id=entity.tenant_id
     )
+    page = PageRequest(
+        query=query, limit=PAGE, above_version=versions.after, ascending=versions.ascending
+    )
+    pages = _pages_forwards if versions.ascending else _pages_backwards
+    return pages(open_log, entity, versions, page, flat=flat)
 
-    def read_it() -> list[Event]:
-        events: list[Event] = []
-        version = after_version
-        while True:
-            found = log.page(PageRequest(query=query, limit=PAGE, above_version=version))
-            for event in found:
-                version += 1
-                if event.version != version:
-                    raise CorruptLogError(
-                        f"version {version} of {entity.entity_type!r} {entity.entity_id!r}"
-                        " is missing"
-                    )
-            events += found
-            if len(found) < PAGE:
-                return events
 
-    return log.in_one_call(read_it)
+def _pages_forwards(
+    open_log: Callable[[], Log],
+    entity: Entity,
+    versions: Versions,
+    page: PageRequest,
+    *,
+    flat: bool,
+) -> Iterator[list[Event]]:
+    size = _FIRST_PAGE if flat else PAGE
+    version, end = versions.after, versions.up_to
+    if versions.limit is not None:
+        end = _lower(end, version + versions.limit)
+    while (wanted := size if end is None else min(size, end - version)) > 0:
+        page = msgspec.structs.replace(page, limit=wanted, above_version=version)
+        events = open_log().page(page)
+        _check_versions(entity, events, version + 1, 1)
+        version += len(events)
+        is_last = len(events) < wanted
+        if flat and not is_last:  # before they are handed out, for their payloads may be changed
+            size = _fitting_page(events)
+            if end is None:
+                end = open_log().read(lambda backend: backend.version(entity))
+        yield events
+        if is_last:
+            return
+
+
+def _pages_backwards(
+    open_log: Callable[[], Log],
+    entity: Entity,
+    versions: Versions,
+    page: PageRequest,
+    *,
+    flat: bool,
+) -> Iterator[list[Event]]:
+    size = _FIRST_PAGE if flat else PAGE
+    after, left = versions.after, versions.limit
+    version: int | None = None
+    """Of the next event, once it is known."""
+    if (top := versions.up_to) is not None:
+        if top <= after:
+            return
+        at_top = PageRequest(query=page.query, limit=1, above_version=top - 1)
+        if not (found := open_log().page(at_top)):
+            # It has not come so far; and what it does from now on must not be read.
+            at_top = msgspec.structs.replace(at_top, up_to=open_log().head())
+            found = open_log().page(at_top)
+        if found:
+            version, left = top, _lower(left, top - after)
+        page = msgspec.structs.replace(page, up_to=found[0].sequence if found else at_top.up_to)
+    while left is None or left > 0:
+        wanted = _lower(left, size)
+        events = open_log().page(msgspec.structs.replace(page, limit=wanted))
+        if not events and version is None:
+            return
+        version = events[0].version if version is None else version
+        _check_versions(entity, events, version, -1)
+        if not events:
+            raise _missing_version(entity, version)
+        version -= len(events)
+        left = min(version - after, MAX_INT64 if left is None else left - len(events))
+        page = msgspec.structs.replace(page, up_to=events[-1].sequence - 1)
+        if flat:
+            size = _fitting_page(events)
+        yield events
+
+
+def _check_versions(entity: Entity, events: Sequence[Event], first: int, step: int) -> None:
+    """Raise CorruptLogError unless the versions are ``first``, ``first + step`` …"""
+    version = first
+    for event in events:
+        if event.version != version:
+            raise _missing_version(entity, version)
+        version += step
+
+
+def _missing_version(entity: Entity, version: int) -> CorruptLogError:
+    return CorruptLogError(
+        f"version {version} of {entity.entity_type!r} {entity.entity_id!r} is missing"
+    )
 
 
 def count(log: Log, query: EventQuery, tenant_id: str | None) -> int:
     """Return how many events match the filter fields of ``query``."""
-    if not query.has_checkpoint:
+    if not (query.has_checkpoint or query.has_recorded_bounds):
         return log.read(lambda backend: backend.count(query))
 
     def verify_and_count() -> int:
         checked = verified(log, query, tenant_id)
+        if checked.has_recorded_bounds:
+            after, head = checked.after, log.head()
+            checked = in_sequences(log, checked, tenant_id, after=after, head=head)
         return log.read(lambda backend: backend.count(checked))
 
     return log.in_one_call(verify_and_count)
@@ -395,18 +563,23 @@ def wait(
     timeout: float | None,
     query: EventQuery,
     tenant_id: str | None,
+    *,
+    stop: Flag | None,
 ) -> bool:
-    """Return True once an event that matches stands after a position, False when time is up.
+    """Return True once an event that matches stands after a position; False when time is up, or
+    once ``stop`` is set.
 
     ``open_log`` returns the log or raises StoreClosedError; it is asked before every turn. A
-    turn, the first with the look at the position, is one call for the engine's timeout.
+    turn, the first with the look at the position, is one call for the engine's timeout; an
+    outage ends a wait that has an end of its own, and is waited through by one that has none.
     """
     log = open_log()
     end = None if timeout is None else monotonic() + min(timeout, TIMEOUT_MAX)
-    longest = min(_WAIT_TURN, log.settings.timeout / 2)
-    nap = log.napper()
+    longest = min(_WAIT_TURN if stop is None else _STOPPABLE_TURN, log.settings.timeout / 2)
+    nap = log.napper(stop)
     position = -1
     everything = False
+    told = False
 
     def turn() -> bool | None:
         """Return what the wait returns, or None after a while."""
@@ -420,8 +593,10 @@ def wait(
             log.read(partial(_wait_a_turn, position, max(seconds_left(), INSTANT), nap))
         head = open_log().head()
         if head > position:
-            page = PageRequest(query=query, after=position, up_to=head, limit=1)
-            if everything or log.page(page):
+            if everything:
+                return True
+            asked = in_sequences(log, query, tenant_id, after=position, head=head)
+            if log.page(PageRequest(query=asked, after=position, up_to=head, limit=1)):
                 return True
             position = head
         return None if seconds_left() > 0 else False
@@ -429,8 +604,21 @@ def wait(
     def seconds_left() -> float:
         return longest if end is None else min(longest, end - monotonic())
 
-    while (answer := log.in_one_call(turn)) is None:
-        pass
+    answer: bool | None = None
+    while answer is None:
+        try:
+            if told:
+                nap(longest)
+            answer = log.until(stop, turn)
+            told = False
+        except CalledOff:
+            return False
+        except StoreUnavailableError as error:
+            if end is not None or not error.transient:
+                raise
+            if not told:
+                logger.warning("%s; waiting for it to come back", error)
+            told = True
     return answer
 
 

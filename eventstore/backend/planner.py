@@ -59,8 +59,9 @@ class Condition(msgspec.Struct, frozen=True):
     after: int
     """The lower bound, exclusive; 0 where the whole log counts."""
     checked_to: int
-    """No event above ``after`` and up to here matches, but for ``match``. At least ``after``
-    where that is within the log."""
+    """How far the core has looked before the commit began: the events above ``after`` and up to
+    this sequence are known, and none of them matches but ``match``. What is left to be looked at
+    under the log's lock is what came since: the events above it."""
     match: int = 0
     """The sequence of a match found before the commit; 0 if none was."""
     witness: EventKey | None = None
@@ -72,7 +73,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Events to be stored together, and what must hold for that. Valid and encoded."""
 
     drafts: tuple[Draft, ...]
-    """Never empty; no id twice."""
+    """No id twice. None in a batch that is only to be checked: then nothing is written."""
     expected: tuple[tuple[Entity, int], ...] = ()
     """Expected versions (``ExpectedVersion.ANY`` is left out)."""
     condition: Condition | None = None
@@ -198,8 +199,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def accepted(self) -> list[Accepted]:
-        """What to write, in order."""
-        return [outcome for outcome in self.outcomes if isinstance(outcome, Accepted)]
+        """What to write, in order: not what has nothing to write."""
+        return [each for each in self.outcomes if isinstance(each, Accepted) and each.drafts]
 
 
 def entities_of(group: Iterable[Batch]) -> set[Entity]:

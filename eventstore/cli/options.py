@@ -212,6 +212,14 @@ def query_of(
         str | None,
         _option("--to-timestamp", "Up to 2026-01-31T23:59:59+01:00 and with it.", "TIME"),
     ] = None,
+    from_recorded_at: Annotated[
+        str | None,
+        _option("--from-recorded-at", "Stored from this time on, and with it.", "TIME"),
+    ] = None,
+    to_recorded_at: Annotated[
+        str | None,
+        _option("--to-recorded-at", "Stored up to this time and with it.", "TIME"),
+    ] = None,
     any_of: Annotated[
         list[str] | None,
         _option(
@@ -234,6 +242,8 @@ def query_of(
         to_sequence=to_sequence,
         from_timestamp=parsed_time("from_timestamp", from_timestamp),
         to_timestamp=parsed_time("to_timestamp", to_timestamp),
+        from_recorded_at=parsed_time("from_recorded_at", from_recorded_at),
+        to_recorded_at=parsed_time("to_recorded_at", to_recorded_at),
         any_of=[_alternative(text) for text in any_of] if any_of else None,
     )
 
@@ -291,7 +301,7 @@ def _alternative(text: str) -> EventQuery:
                 f"any_of: a query has no field {name!r:.100}; it has"
                 f" {', '.join(EventQuery.__struct_fields__)}"
             )
-    for name in ("from_timestamp", "to_timestamp"):
+    for name in ("from_timestamp", "to_timestamp", "from_recorded_at", "to_recorded_at"):
         if isinstance(given.get(name), str):
             given[name] = parsed_time(name, given[name])
     return EventQuery(**given)

@@ -7,16 +7,12 @@ import select
 import stat
 import sys
 import threading
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from time import sleep
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import typer
 
 from eventstore.checkpoint import Checkpoint
-from eventstore.cli.errors import say
 from eventstore.cli.files import mode_of, told_of, written_whole
 from eventstore.cli.options import Address, Format, Wide, address_of, query_of, takes
 from eventstore.cli.output import EventPrinter
@@ -29,11 +25,7 @@ from eventstore.errors import (
 from eventstore.query import EventQuery
 from eventstore.store import EventStore
 
-_T = TypeVar("_T")
-
 _LAST: Final = 10
-_PAUSE: Final = 0.5
-"""Seconds between two looks whether the engine is back."""
 
 
 @takes(address=address_of, query=query_of)
@@ -126,31 +118,21 @@ def _go_on(
 ) -> None:
     """Print what matches after ``position``; with ``follow`` for ever."""
     while True:
-        page = _answer(partial(store.get_events_since, position), patient=follow)
+        try:
+            page = store.get_events_since(position)
+        except StoreUnavailableError as error:
+            if not follow or not error.transient:
+                raise
+            page = []  # to wait is to wait for the engine, too, and says so
         if page:
             printer.print(event for event in page if query.matches(event))
             position = store.checkpoint(page[-1])
             if file is not None:
                 _save(file, position)
         elif follow:
-            _answer(partial(store.wait_for_events, position), patient=True)
+            store.wait_for_events(position)
         else:
             return
-
-
-def _answer(ask: Callable[[], _T], *, patient: bool) -> _T:
-    """Return what ``ask`` returns; a patient one asks through an outage, and says so once."""
-    told = False
-    while True:
-        try:
-            return ask()
-        except StoreUnavailableError as error:
-            if not patient or not error.transient:
-                raise
-            if not told:
-                say(f"{error}; waiting for it to come back", kind="note: ")
-            told = True
-            sleep(_PAUSE)
 
 
 class _Reader:

@@ -89,7 +89,7 @@ def test_an_unreadable_url_is_refused_without_the_password(location: str) -> Non
     ("option", "value"),
     [("maxPoolSize", "many"), ("tls", "perhaps"), ("compressors", "rar"), ("replicaSet", "other")],
 )
-def test_a_bad_value_of_an_option_is_told(server: MongoServer, option: str, value: str) -> None:
+def test_a_bad_value_of_an_option_is_told(server: MongoServer, option: str, value: Any) -> None:
     with pytest.raises((ConfigurationError, StoreUnavailableError), match=f"(?i){option}|replica"):
         open_store(server.url, **{option: value}, timeout=0.5)
 
@@ -102,7 +102,7 @@ def test_what_common_urls_carry_is_welcome(server: MongoServer, namespace: str) 
 
 @pytest.mark.parametrize("option", ["tlsCAFile", "tlsCertificateKeyFile", "tlsCRLFile"])
 def test_a_missing_certificate_is_told(option: str) -> None:
-    options = {"tls": "true", option: "/nowhere/ca.pem"}
+    options: dict[str, Any] = {"tls": "true", option: "/nowhere/ca.pem"}
     with pytest.raises(ConfigurationError) as refused:
         open_store("mongodb://h/db", timeout=0.5, **options)
     assert "ca.pem" in str(refused.value)
@@ -117,7 +117,7 @@ def test_a_missing_certificate_is_told(option: str) -> None:
         ("authMechanism", "NO_SUCH"),
     ],
 )
-def test_what_the_driver_says_of_an_option_shows_no_password(option: str, value: str) -> None:
+def test_what_the_driver_says_of_an_option_shows_no_password(option: str, value: Any) -> None:
     url = f"mongodb://u:{SECRET}@h/db?tls=true"
     with pytest.raises((ConfigurationError, StoreUnavailableError)) as refused:
         open_store(url, timeout=0.3, **{option: value})

@@ -163,9 +163,9 @@ def test_a_server_without_a_free_connection_is_waited_for(server: PostgresServer
 def test_a_file_that_is_not_there_is_told(
     server: PostgresServer, tmp_path: Path, name: str
 ) -> None:
-    missing = tmp_path / "missing.pem"
+    options: dict[str, Any] = {name: str(tmp_path / "missing.pem")}
     with pytest.raises(ConfigurationError, match=rf"^{name}: there is no file .*missing.pem") as of:
-        open_store(server.url, **{name: str(missing)})
+        open_store(server.url, **options)
     assert server.password not in "".join(traceback.format_exception(of.value))
 
 

@@ -16,6 +16,7 @@ from eventstore import (
     TransactionConflictError,
     open_store,
 )
+from eventstore.backend import Durability
 from eventstore.testing.conformance.base import assert_log_is_sound
 from eventstore.testing.conformance.crews import Thread
 from tests.kit.servers import PostgresServer, start_postgres
@@ -105,7 +106,7 @@ def test_weaker_durability_of_the_caller_is_told(server: PostgresServer, store: 
 def test_weaker_durability_of_the_caller_is_refused_or_accepted_as_asked(
     server: PostgresServer, namespace: str
 ) -> None:
-    for durability, stored in (("strict", 0), ("relaxed", 1)):
+    for durability, stored in ((Durability.STRICT, 0), (Durability.RELAXED, 1)):
         with (
             open_store(server.url, namespace=namespace, durability=durability) as store,
             psycopg.connect(server.url) as connection,
@@ -113,7 +114,7 @@ def test_weaker_durability_of_the_caller_is_refused_or_accepted_as_asked(
             connection.execute("SET LOCAL synchronous_commit = off")
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                if durability == "strict":
+                if durability is Durability.STRICT:
                     with pytest.raises(ConfigurationError, match="synchronous_commit"):
                         store.append(note(), connection=connection)
                 else:

@@ -323,7 +323,7 @@ def test_no_other_scheme_has_a_strict_schema() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("owner", ""), ("owner", 7), ("strict", "perhaps")])
-def test_bad_options_are_refused_by_name(server: PostgresServer, name: str, value: object) -> None:
+def test_bad_options_are_refused_by_name(server: PostgresServer, name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=name):
         open_store(server.url, **{name: value})
 

@@ -16,6 +16,8 @@ from eventstore_postgres.selecting import page_query, within
 from tests.kit.servers import PostgresServer
 from tests.postgres.work import note
 
+pytestmark = pytest.mark.timeout(600)  # a busy machine takes minutes to make the log
+
 EVENTS = 1_000_000
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NAMESPACE = "indexed"

@@ -34,8 +34,7 @@ def proxy(server: RedisServer) -> Iterator[Proxy]:
 @pytest.fixture
 def patient(server: RedisServer, namespace: str, proxy: Proxy) -> Iterator[RedisBackend]:
     url = server.url_at(proxy.host, proxy.port)
-    options = {"timeout": PATIENT, "max_connections": 2}
-    with open_store(url, namespace=namespace, **options) as store:
+    with open_store(url, namespace=namespace, timeout=PATIENT, max_connections=2) as store:
         store.append(EVENT)
         assert isinstance(store._log.backend, RedisBackend)
         yield store._log.backend

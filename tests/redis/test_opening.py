@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,9 +157,10 @@ def test_what_is_no_address_is_told_without_showing_a_password(scheme: str, loca
 
 @pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
 def test_a_certificate_that_is_not_there_is_told_by_its_option(tmp_path: Path, option: str) -> None:
+    options: dict[str, Any] = {option: str(tmp_path / "missing.pem")}
     for url in ("rediss://localhost", "redis+cluster://localhost?ssl=true"):
         with pytest.raises(ConfigurationError, match=f"{option}: cannot read .*No such file"):
-            open_store(url, **{option: str(tmp_path / "missing.pem")})
+            open_store(url, **options)
     empty = tmp_path / "empty.pem"
     empty.touch()
     with pytest.raises(ConfigurationError, match="ssl_ca_certs: there is no certificate"):

@@ -37,7 +37,7 @@ Open = Callable[..., EventStore]
 Connect = Callable[..., sqlite3.Connection]
 
 
-def refusal(url: str, **options: object) -> str:
+def refusal(url: str, **options: Any) -> str:
     """Return the message of the ConfigurationError that opening ``url`` raises."""
     with pytest.raises(ConfigurationError) as caught:
         open_store(url, **options)

@@ -15,6 +15,7 @@ import pytest
 
 from eventstore import (
     AppendCondition,
+    AppendResult,
     Checkpoint,
     CheckpointError,
     ConditionFailedError,
@@ -192,6 +193,97 @@ def test_a_gap_is_told_to_who_catches_up_or_reads_an_entity(
     if missing < 5:  # an entity's last version is known by reading alone
         with pytest.raises(CorruptLogError):
             store.get_events_for_entity("thing", "a")
+
+
+@pytest.mark.parametrize("missing", [1, 2, 4])
+def test_a_gap_is_told_to_who_reads_an_entity_backwards(
+    shaky: Shaky, opened: Opener, missing: int
+) -> None:
+    store = opened()
+    store.append_batch([an_event() for _ in range(5)])
+    shaky.hidden = {missing}
+    windows: list[dict[str, Any]] = [{}, {"to_version": 4}, {"to_version": 9, "limit": 9}]
+    for window in windows:
+        with pytest.raises(CorruptLogError, match=f"version {missing} of 'thing' 'a' is missing"):
+            store.get_events_for_entity("thing", "a", ascending=False, **window)
+        with pytest.raises(CorruptLogError):
+            list(store.iterate_entity("thing", "a", ascending=False, **window))
+    assert len(store.get_events_for_entity("thing", "a", missing, ascending=False)) == 5 - missing
+
+
+@pytest.mark.parametrize(
+    ("window", "limits"),
+    [
+        ({}, [1000]),
+        ({"limit": 3}, [3]),
+        ({"to_version": 4}, [4]),
+        ({"from_version": 2, "to_version": 4}, [2]),
+        ({"to_version": 4, "limit": 9}, [4]),
+        ({"limit": 0}, []),
+        ({"from_version": 4, "to_version": 4}, []),
+        ({"ascending": False}, [1000]),
+        ({"ascending": False, "limit": 3}, [3]),
+        ({"ascending": False, "to_version": 4}, [1, 4]),
+        ({"ascending": False, "from_version": 2, "to_version": 4, "limit": 1}, [1, 1]),
+        ({"ascending": False, "to_version": 9, "limit": 2}, [1, 1, 2]),
+        ({"ascending": False, "from_version": 4, "to_version": 4}, []),
+        ({"ascending": False, "limit": 0}, []),
+    ],
+    ids=repr,
+)
+def test_a_window_of_an_entity_is_read_at_once(
+    shaky: Shaky, opened: Opener, window: dict[str, Any], limits: list[int]
+) -> None:
+    store = opened()
+    store.append_batch([an_event() for _ in range(5)])
+    shaky.asked = []
+    store.get_events_for_entity("thing", "a", **window)
+    assert shaky.asked == limits
+
+
+def test_an_entity_that_grows_while_it_is_read_backwards_does_not_pass_its_bound(
+    shaky: Shaky, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given: an entity that outgrows the bound once it was seen not to have reached it
+    store = opened()
+    store.append_batch([an_event() for _ in range(2)])
+    read = shaky.read
+    grown: list[AppendResult] = []
+
+    def read_then_grow(page: PageRequest) -> list[Event]:
+        events = read(page)
+        if len(grown) < 2:
+            grown.append(store.append_batch([an_event() for _ in range(3)]))
+        return events
+
+    monkeypatch.setattr(shaky, "read", read_then_grow)
+
+    # When
+    events = store.get_events_for_entity("thing", "a", to_version=4, ascending=False)
+
+    # Then
+    assert [event.version for event in events] == [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("ascending", [True, False])
+def test_pages_of_an_entity_are_small_where_its_events_are_large(
+    shaky: Shaky, opened: Opener, ascending: bool
+) -> None:
+    store = opened()
+    store.append_batch([an_event().replace(data={"text": "x" * 400_000}) for _ in range(300)])
+    shaky.asked = []
+    assert sum(1 for _ in store.iterate_entity("thing", "a", ascending=ascending)) == 300
+    assert shaky.asked[0] == 200
+    assert max(shaky.asked[1:]) == 19
+
+
+def test_payloads_may_be_changed_while_iterating_an_entity(opened: Opener) -> None:
+    store = opened()
+    store.append_batch([an_event() for _ in range(450)])
+    for ascending in (True, False):
+        for event in store.iterate_entity("thing", "a", ascending=ascending):
+            event.data[3] = object()  # type: ignore[index]  # nothing that could be encoded
+    assert store.get_current_version("thing", "a") == 450
 
 
 def test_a_head_that_lags_is_confirmed_before_a_position_is_called_beyond_it(

@@ -243,7 +243,7 @@ def test_a_group_that_failed_by_a_fault_leaves_its_batches_in_doubt(store: Event
 @pytest.mark.parametrize("retries", [None, 10**6])
 def test_the_whole_timeout_is_used(retries: int | None) -> None:
     # Given an outage that ends shortly before the time is up
-    options = {} if retries is None else {"retries": retries}
+    options: dict[str, Any] = {} if retries is None else {"retries": retries}
     with open_store("memory://", timeout=4, **options) as store:
         script_of(store).away_until = monotonic() + 3.5
 

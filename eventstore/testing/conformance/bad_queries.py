@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import date, datetime
 from typing import Any
@@ -42,6 +43,8 @@ FIELDS: dict[str, list[Any]] = {
     "offset": [*NO_NUMBERS, None],
     "from_timestamp": NO_TIMES,
     "to_timestamp": NO_TIMES,
+    "from_recorded_at": NO_TIMES,
+    "to_recorded_at": NO_TIMES,
     "any_of": [
         *((), [], EventQuery(), [None], ["x"], [{}], {"$or": []}),
         [EventQuery(limit=1)],
@@ -103,6 +106,31 @@ CALLS: dict[str, tuple[str, Callable[[EventStore], Any]]] = {
         "from_version",
         lambda store: store.get_events_for_entity("a", "b", _any("1")),
     ),
+    "to_version negative": (
+        "to_version",
+        lambda store: store.get_events_for_entity("a", "b", to_version=-1),
+    ),
+    "to_version text": (
+        "to_version",
+        lambda store: store.iterate_entity("a", "b", to_version=_any("1")),
+    ),
+    "entity limit negative": (
+        "limit",
+        lambda store: store.get_events_for_entity("a", "b", limit=-1),
+    ),
+    "entity limit true": (
+        "limit",
+        lambda store: store.iterate_entity("a", "b", limit=_any(True)),
+    ),
+    "entity order": (
+        "ascending",
+        lambda store: store.get_events_for_entity("a", "b", ascending=_any("yes")),
+    ),
+    "iterated entity": ("entity_id", lambda store: store.iterate_entity("a", _any(None))),
+    "iterated from_version": (
+        "from_version",
+        lambda store: store.iterate_entity("a", "b", _any(1.0)),
+    ),
     "workflow": ("workflow_id", lambda store: store.get_events_for_workflow(_any(None))),
     "workflow empty": ("workflow_id", lambda store: store.get_events_for_workflow("")),
     "workflow position": (
@@ -135,6 +163,14 @@ CALLS: dict[str, tuple[str, Callable[[EventStore], Any]]] = {
     "list offset negative": ("offset", lambda store: store.list_entities(offset=-1)),
     "list offset text": ("offset", lambda store: store.list_entities(offset=_any("1"))),
     "wait position negative": ("after", lambda store: store.wait_for_events(-1, timeout=0)),
+    "wait stopped by a flag": (
+        "stop",
+        lambda store: store.wait_for_events(0, timeout=0, stop=_any(True)),
+    ),
+    "wait stopped by a lock": (
+        "stop",
+        lambda store: store.wait_for_events(0, timeout=0, stop=_any(threading.Lock())),
+    ),
     "wait position text": (
         "after",
         lambda store: store.wait_for_events(_any("0"), timeout=0),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from eventstore import Entity, EventStore
+from eventstore import Entity, EventStore, StoreClosedError
 from eventstore.testing.conformance.base import Conformance, note, notes, sequences
 
 
@@ -56,6 +58,90 @@ class EntityTests(Conformance):
 
         assert [event.version for event in events] == list(range(1, 1301))
         assert len(store.get_events_for_entity("note", "a", 1299)) == 1
+
+    # --- Backwards, up to a version, at most so many
+
+    @pytest.mark.parametrize("ascending", [True, False])
+    @pytest.mark.parametrize("from_version", [0, 1, 3, 4, 9, 2**63 - 1])
+    def test_every_window_of_an_entity_is_that_part_of_its_life(
+        self, store: EventStore, from_version: int, ascending: bool
+    ) -> None:
+        # Given: an entity of four versions among others
+        for _ in range(4):
+            store.append_batch([note(each) for each in ("b", "a", "c")])
+        life = [1, 2, 3, 4] if ascending else [4, 3, 2, 1]
+
+        for to_version in (None, 0, 1, 3, 4, 5, 9, 2**63 - 1):
+            for limit in (None, 0, 1, 2, 3, 4, 7, 2**63 - 1):
+                # When
+                window: Any = {"to_version": to_version, "limit": limit, "ascending": ascending}
+                read = store.get_events_for_entity("note", "a", from_version, **window)
+
+                # Then
+                within = [
+                    version
+                    for version in life
+                    if from_version < version and (to_version is None or version <= to_version)
+                ]
+                assert [event.version for event in read] == within[:limit], window
+                assert {event.entity for event in read} <= {Entity("note", "a")}
+                assert list(store.iterate_entity("note", "a", from_version, **window)) == read
+
+    def test_a_long_life_is_read_in_any_direction(self, store: EventStore) -> None:
+        store.append_batch([note(("a", "b")[n % 2]) for n in range(5000)])
+
+        def versions(**window: Any) -> list[int]:
+            read = store.get_events_for_entity("note", "a", **window)
+            assert list(store.iterate_entity("note", "a", **window)) == read
+            return [event.version for event in read]
+
+        assert versions() == list(range(1, 2501))
+        assert versions(ascending=False) == list(range(2500, 0, -1))
+        assert versions(ascending=False, limit=1200) == list(range(2500, 1300, -1))
+        assert versions(from_version=100, to_version=2300, ascending=False) == list(
+            range(2300, 100, -1)
+        )
+        assert versions(from_version=1200, limit=1100) == list(range(1201, 2301))
+
+    def test_a_window_of_an_unknown_entity_is_empty(self, store: EventStore) -> None:
+        store.append(note("a"))
+
+        for ascending in (True, False):
+            window: Any = {"to_version": 5, "limit": 5, "ascending": ascending}
+            assert store.get_events_for_entity("note", "b", **window) == []
+            assert list(store.iterate_entity("note", "b", 1, **window)) == []
+            assert list(store.iterate_entity("note", "a", tenant_id="acme", **window)) == []
+
+    @pytest.mark.parametrize("ascending", [True, False])
+    def test_an_entity_is_iterated_as_it_stands_at_the_first_next(
+        self, store: EventStore, ascending: bool
+    ) -> None:
+        # Given: more than a page of it
+        store.append_batch(notes(450, "a"))
+        events = store.iterate_entity("note", "a", ascending=ascending)
+        store.append(note("a"))
+
+        # When: every step adds to it
+        versions = []
+        for event in events:
+            versions.append(event.version)
+            store.append(note("a"))
+
+        # Then
+        assert sorted(versions) == list(range(1, 452))
+        assert versions == sorted(versions, reverse=not ascending)
+
+    def test_iterating_an_entity_ends_when_the_store_closes(self, store: EventStore) -> None:
+        store.append_batch(notes(450, "a"))
+        events = store.iterate_entity("note", "a")
+        assert next(events).version == 1
+
+        store.close()
+
+        with pytest.raises(StoreClosedError):
+            list(events)
+        with pytest.raises(StoreClosedError):
+            store.iterate_entity("note", "a")
 
     # --- The events of one workflow
 

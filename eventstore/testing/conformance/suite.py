@@ -8,6 +8,7 @@ from eventstore.testing.conformance.bad_queries import BadQueryTests
 from eventstore.testing.conformance.checkpoints import CheckpointTests
 from eventstore.testing.conformance.concurrency import ConcurrencyTests
 from eventstore.testing.conformance.conditions import ConditionTests
+from eventstore.testing.conformance.empty_batches import EmptyBatchTests
 from eventstore.testing.conformance.entities import EntityTests
 from eventstore.testing.conformance.fidelity import FidelityTests
 from eventstore.testing.conformance.formats import FormatTests
@@ -20,6 +21,7 @@ from eventstore.testing.conformance.names_and_times import NameAndTimeTests
 from eventstore.testing.conformance.options import OptionTests
 from eventstore.testing.conformance.queries import QueryTests
 from eventstore.testing.conformance.randomly import RandomTests
+from eventstore.testing.conformance.recorded_times import RecordedTimeTests
 from eventstore.testing.conformance.tailing import TailTests
 from eventstore.testing.conformance.tenants import TenantTests
 from eventstore.testing.conformance.versions import VersionTests
@@ -43,10 +45,12 @@ class ConformanceSuite(
     TenantTests,
     EntityTests,
     IterationTests,
+    RecordedTimeTests,
     QueryTests,
     NameAndTimeTests,
     FidelityTests,
     IdempotenceTests,
+    EmptyBatchTests,
     ConditionTests,
     VersionTests,
     AppendTests,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -141,6 +143,66 @@ class WaitTests(Conformance):
 
         with pytest.raises(StoreClosedError):
             waiting.result()
+
+    @pytest.mark.parametrize("timeout", [None, WAIT])
+    def test_it_is_called_off(self, store: EventStore, timeout: float | None) -> None:
+        stop = threading.Event()
+        waiting = Thread(partial(store.wait_for_events, 0, timeout, stop=stop))
+        assert waiting.is_running(after=0.1)
+
+        stop.set()
+
+        assert waiting.result() is False
+        assert store.append(note()).sequence == 1
+
+    def test_calling_one_off_takes_no_longer_than_a_look(self, store: EventStore) -> None:
+        """Measured from inside: what a busy machine takes from a thread counts for nothing."""
+        seconds = []
+        for _ in range(5):
+            stop = threading.Event()
+
+            def called_off(stop: threading.Event = stop) -> float:
+                assert store.wait_for_events(0, WAIT, stop=stop) is False
+                return time.monotonic()
+
+            waiting = Thread(called_off)
+            assert waiting.is_running(after=0.2)
+            begun = time.monotonic()
+            stop.set()
+            seconds.append(waiting.result() - begun)
+
+        assert min(seconds) < 0.25
+
+    def test_one_that_is_called_off_already_does_not_begin(self, store: EventStore) -> None:
+        stop = threading.Event()
+        stop.set()
+
+        assert store.wait_for_events(0, stop=stop) is False
+
+    def test_one_that_can_be_called_off_is_woken_like_any_other(
+        self, store: EventStore, open_another: OpenAnother
+    ) -> None:
+        stop = threading.Event()
+        own = Thread(partial(store.wait_for_events, 0, WAIT, stop=stop))
+        others = Thread(partial(open_another().wait_for_events, 0, WAIT, stop=stop))
+        assert own.is_running(after=0.1)
+
+        store.append(note())
+
+        assert (own.result(), others.result()) == (True, True)
+        assert store.wait_for_events(1, timeout=0.1, stop=stop) is False
+
+    def test_calling_one_off_leaves_others_waiting(self, store: EventStore) -> None:
+        stop = threading.Event()
+        mine = Thread(partial(store.wait_for_events, 0, WAIT, stop=stop))
+        other = Thread(partial(store.wait_for_events, 0, WAIT, stop=threading.Event()))
+
+        stop.set()
+
+        assert mine.result() is False
+        assert other.is_running(after=0.1)
+        store.append(note())
+        assert other.result() is True
 
     def test_closing_another_store_does_not_end_it(
         self, store: EventStore, open_another: OpenAnother
