@@ -82,8 +82,8 @@ def open_store(
     ``timeout``: how many seconds this call, and each one of the store, waits for the engine; 10
         unless given.
     ``retries``: how often it tries again within that; as often as it can unless given.
-    ``engine``: "known" (unless given) refuses what speaks a database's protocol but is not known
-        to keep the guarantees; "unchecked" takes it.
+    ``engine``: "known" refuses what speaks an engine's protocol but is not known to keep the
+        guarantees (unless given), "unchecked" takes it at your word.
     ``options``: the adapter's own (docs/ has a page on each) and its driver's, such as
         ``sslmode`` or ``replicaSet``. What nobody knows is refused by name.
 

@@ -12,7 +12,8 @@ from eventstore._core.checks import checked_name, checked_tenant, shown
 from eventstore._core.log import Log
 from eventstore._core.reading import in_sequences, in_tenant, verified, verified_position
 from eventstore._core.retrying import Answer, logger
-from eventstore.backend import INSTANT, PageRequest, time_left
+from eventstore.backend import PageRequest
+from eventstore.backend.deadline import INSTANT, time_left
 from eventstore.backend.draft import Draft, draft_of
 from eventstore.backend.planner import (
     AnotherPastError,
@@ -98,18 +99,20 @@ def _append_if(
         try:
             return _append(log, msgspec.structs.replace(batch, condition=looked), connection)
         except AnotherPastError as error:
-            why: EventStoreError = error
+            _look_again(log, error)
         except ConditionFailedError as error:
             if looked.match or connection is not None or not condition.query.has_recorded_bounds:
                 raise
             # What came since was taken to be within bounds that the log had not passed yet. Now
             # that it is recorded, its time tells.
-            why = error
-        if time_left(log.settings.timeout) <= INSTANT:
-            raise StoreUnavailableError(
-                f"condition: it could not be looked into within the timeout: {why}"
-            ) from why
-        logger.info("looking into a condition again: %s", why)
+            _look_again(log, error)
+
+
+def _look_again(log: Log, error: EventStoreError) -> None:
+    """Let a condition be looked into once more, because of ``error``, if there is time left."""
+    if time_left(log.settings.timeout) <= INSTANT:
+        raise StoreUnavailableError(f"not within the timeout: {error}") from error
+    logger.info("looking again: %s", error)
 
 
 def _append(log: Log, batch: Batch, connection: Any) -> AppendResult:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,7 @@ from eventstore.testing.conformance.base import Conformance
 from eventstore.testing.conformance.checkpoints import CheckpointTests
 from eventstore.testing.conformance.concurrency import ConcurrencyTests
 from eventstore.testing.conformance.conditions import ConditionTests
+from eventstore.testing.conformance.empty_batches import EmptyBatchTests
 from eventstore.testing.conformance.entities import EntityTests
 from eventstore.testing.conformance.fidelity import FidelityTests
 from eventstore.testing.conformance.group_commit import GroupCommitTests
@@ -31,6 +33,7 @@ from eventstore.testing.conformance.iteration import IterationTests
 from eventstore.testing.conformance.lifecycle import LifecycleTests
 from eventstore.testing.conformance.names_and_times import NameAndTimeTests
 from eventstore.testing.conformance.queries import QueryTests
+from eventstore.testing.conformance.recorded_times import RecordedTimeTests
 from eventstore.testing.conformance.tailing import TailTests
 from eventstore.testing.conformance.tenants import TenantTests
 from eventstore.testing.conformance.versions import VersionTests
@@ -205,6 +208,23 @@ def one_error_fails_the_group(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryBackend, "max_group_bytes", Backend.max_group_bytes)
 
 
+def a_time_of_recording_that_goes_back(patch: pytest.MonkeyPatch) -> None:
+    def restless(self: Draft, **assigned: Any) -> Event:
+        event = recorded(self, **assigned)
+        assert event.recorded_at is not None
+        back = timedelta(seconds=event.sequence % 3)
+        return event.replace(recorded_at=event.recorded_at - back)
+
+    patch.setattr(Draft, "recorded", restless)
+
+
+def versions_unbounded_backwards(patch: pytest.MonkeyPatch) -> None:
+    def reading(self: MemoryBackend, page: PageRequest) -> list[Event]:
+        return read(self, page if page.ascending else replace(page, above_version=0))
+
+    patch.setattr(MemoryBackend, "read", reading)
+
+
 def ties_in_reverse(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         "eventstore.memory._time_key",
@@ -215,6 +235,8 @@ def ties_in_reverse(patch: pytest.MonkeyPatch) -> None:
 FAULTS: list[tuple[type[Conformance], Callable[[pytest.MonkeyPatch], None]]] = [
     (VersionTests, versions_unchecked),
     (ConditionTests, conditions_unchecked),
+    (EmptyBatchTests, versions_unchecked),
+    (EmptyBatchTests, conditions_unchecked),
     (IdempotenceTests, content_compared_like_python),
     (IdempotenceTests, ids_unique_over_tenants),
     (ConcurrencyTests, a_race_between_check_and_write),
@@ -223,11 +245,13 @@ FAULTS: list[tuple[type[Conformance], Callable[[pytest.MonkeyPatch], None]]] = [
     (IterationTests, no_snapshot),
     (QueryTests, any_tag_will_do),
     (QueryTests, ties_in_reverse),
+    (RecordedTimeTests, a_time_of_recording_that_goes_back),
     (NameAndTimeTests, names_regardless_of_case),
     (NameAndTimeTests, milliseconds),
     (FidelityTests, whole_floats_become_integers),
     (FidelityTests, events_are_shared_with_the_log),
     (EntityTests, oldest_entities_first),
+    (EntityTests, versions_unbounded_backwards),
     (TenantTests, tenants_mixed_in_counts),
     (LifecycleTests, one_log_for_all_namespaces),
     (CheckpointTests, a_log_id_that_stays),

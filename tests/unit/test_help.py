@@ -105,7 +105,9 @@ def test_options_given_win_over_the_url_and_others_leave_it_alone() -> None:
         assert (settings.timeout, settings.retries, settings.namespace) == (4.0, 0, "mine")
 
 
-@pytest.mark.parametrize("option", ["namespace", "create", "durability", "timeout", "retries"])
+@pytest.mark.parametrize(
+    "option", ["namespace", "create", "durability", "timeout", "retries", "engine"]
+)
 def test_none_is_not_quietly_the_default(option: str) -> None:
     options: dict[str, Any] = {option: None}
     with pytest.raises(ConfigurationError, match=f"^{option}"):

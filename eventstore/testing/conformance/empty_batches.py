@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -157,25 +158,27 @@ class EmptyBatchTests(Conformance):
         pair = ("note", "a"), ("note", "b")
         told: list[VersionConflictError] = []
 
-        def write(n: int) -> int:
-            for version in range(20):
-                store.append_batch(
-                    [note("a"), note("b")], expected_version=dict.fromkeys(pair, version)
-                )
-            return n
+        written = threading.Event()
 
-        def check(_: int) -> int:
-            version = passed = 0
-            while version < 20:
+        def write() -> None:
+            try:
+                for version in range(20):
+                    expected = dict.fromkeys(pair, version)
+                    store.append_batch([note("a"), note("b")], expected_version=expected)
+            finally:
+                written.set()
+
+        def check() -> None:
+            version, is_last = 0, False
+            while not is_last:
+                is_last = written.is_set()
                 try:
                     store.append_batch([], expected_version=dict.fromkeys(pair, version))
-                    passed += 1
                 except VersionConflictError as conflict:
                     told.append(conflict)
                     version = conflict.actual_version
-            return passed
 
-        in_threads(lambda role, n: role(n), [(write, 0), (check, 1), (check, 2)])
+        in_threads(lambda role: role(), [(write,), (check,), (check,)])
 
         assert len(assert_log_is_sound(store)) == 40
         assert {conflict.entity_id for conflict in told} == {"a"}, "the first tells of both"
