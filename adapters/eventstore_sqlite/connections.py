@@ -25,11 +25,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic, time_ns
 from typing import Final
 
-from eventstore.backend import deadline, time_left
+from eventstore.backend import deadline, time_left, translating
 from eventstore.errors import (
     ConfigurationError,
     EventStoreError,
@@ -39,7 +40,7 @@ from eventstore.errors import (
     UnsupportedOperationError,
 )
 from eventstore_sqlite import forks
-from eventstore_sqlite.translation import identity, is_busy, take_lock, translated
+from eventstore_sqlite.translation import classify, identity, is_busy, while_busy
 
 logger: Final = logging.getLogger("eventstore")
 
@@ -69,19 +70,16 @@ class Connections:
     """The connections of one store: any number that read, and one that writes.
 
     They begin no transaction by themselves. ``path`` is None for a database in memory, which
-    lives in a single connection that threads take turns at. The first connection makes the file
-    if it is not there and ``create`` says so; one that vanishes later is not made anew.
+    lives in a single connection that threads take turns at.
     """
 
-    def __init__(
-        self, path: Path | None, *, timeout: float, synchronous: str, create: bool = True
-    ) -> None:
+    def __init__(self, path: Path | None, *, timeout: float, synchronous: str) -> None:
         self.path = path
         self.name = ":memory:" if path is None else str(path)
         self._wal = f"{self.name}-wal"
         self._timeout = timeout
         self._synchronous = synchronous
-        self._create = create
+        self._classify = partial(classify, self.name)
         self._file: tuple[int, int] | None = None
         self._next_check = 0.0
         self._checked_wal = b"", _LONG_WAL
@@ -104,7 +102,7 @@ class Connections:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:
         """Lend a connection for statements that each read by themselves."""
-        with translated(self.name, self._timeout), self._lent(self._readers) as cursor:
+        with translating(self._classify, self.name), self._lent(self._readers) as cursor:
             yield cursor
 
     @contextmanager
@@ -116,20 +114,23 @@ class Connections:
         pool = self._readers if self.path is None else self._writers
         with (
             deadline(timeout),
-            translated(self.name, self._timeout) as doing,
+            translating(self._classify, self.name),
             self._lent(pool) as writer,
         ):
-            self.begin(writer)
+            self._begin_writing(writer)
             yield writer
-            doing.append("commit")
-            writer.execute("COMMIT")
-            doing.clear()
+            with translating(self._classify, self.name, writes=True):
+                writer.execute("COMMIT")
             if self.path is not None and self._wal_is_long():
                 self.checkpoint(writer)
 
-    def begin(self, writer: sqlite3.Cursor) -> None:
-        """Begin a transaction that holds the write lock."""
-        take_lock(lambda: writer.execute("BEGIN IMMEDIATE"), self.name, self._timeout)
+    def _begin_writing(self, writer: sqlite3.Cursor) -> None:
+        while_busy(lambda: writer.execute("BEGIN IMMEDIATE"), self._timeout)
+
+    def write_anew(self, writer: sqlite3.Cursor) -> None:
+        """Undo what was written, and take the write lock again."""
+        writer.execute("ROLLBACK")
+        self._begin_writing(writer)
 
     @contextmanager
     def _lent(
@@ -197,16 +198,27 @@ class Connections:
 
     # --- Opening one
 
+    def make_file(self) -> None:
+        """Make a new file for this user alone; leave one that is there as it is.
+
+        It is not opened, where the system can do that: closing it again would do away with the
+        locks of another thread's connection to it.
+        """
+        if self.path is not None:
+            with translating(self._classify, self.name), suppress(FileExistsError):
+                try:
+                    os.mknod(self.path, 0o600)
+                except (AttributeError, PermissionError):
+                    self.path.touch(0o600, exist_ok=False)
+
     def _connect(self) -> sqlite3.Cursor:
         if self.path is None:
             return _open(":memory:")
-        if self._file is None and self._create:
-            _make(self.path)
         self._check_file()
         self._check_not_inherited()
         cursor = _open(f"{self.path.as_uri()}?mode=rw")
         try:
-            take_lock(lambda: self._set_up(cursor), self.name, self._timeout)
+            while_busy(lambda: self._set_up(cursor), self._timeout)
             self._check_file()
         except BaseException:
             _close(cursor)
@@ -362,19 +374,6 @@ class Connections:
         forks.keep((*idle, *lent))
         if loans or idle:
             self._unusable = _inherited(self.name)
-
-
-def _make(path: Path) -> None:
-    """Make a new file for this user alone; leave one that is there as it is.
-
-    It is not opened, where the system can do that: closing it again would do away with the locks
-    of another thread's connection to it.
-    """
-    with suppress(FileExistsError):
-        try:
-            os.mknod(path, 0o600)
-        except (AttributeError, PermissionError):
-            path.touch(0o600, exist_ok=False)
 
 
 def _open(database: str) -> sqlite3.Cursor:
