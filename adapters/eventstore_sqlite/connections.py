@@ -84,14 +84,13 @@ class Connections:
         self._next_check = 0.0
         self._checked_wal = b"", _LONG_WAL
         self._closed = False
-        self._unusable = ""
+        self._came_over_a_fork = False
         self._begin()
         forks.register(self)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self._gate = threading.Condition(self._lock)
-        self._turn = threading.RLock()
         self._frozen = False
         self._loans: set[_Loan] = set()
         self._readers: list[sqlite3.Cursor] = []
@@ -136,25 +135,10 @@ class Connections:
     def _lent(
         self, pool: list[sqlite3.Cursor], *, second: bool = False
     ) -> Iterator[sqlite3.Cursor]:
-        alone = self.path is None
-        turn: list[bool] = []
         loan = _Loan()
-        keep = False
+        keep = self.path is None
         try:
-            if alone:
-                # One step for the interpreter: Ctrl-C comes before or after it, and finds in
-                # ``turn`` whether the lock was taken.
-                turn += map(self._turn.acquire, (True,), (time_left(self._timeout),))
-                if True not in turn:
-                    raise StoreUnavailableError(f"{self.name} was in use all the time")
-            with self._lock:
-                # A fork waits for who has a connection, so that may take a second one.
-                if self._frozen and not second:
-                    self._gate.wait_for(lambda: not self._frozen, time_left(self._timeout))
-                self._check_usable()
-                self._loans.add(loan)
-                if pool:
-                    loan.cursor = pool.pop()
+            self._lend(loan, pool, second=second)
             if loan.cursor is None:
                 loan.cursor = self._connect()
             elif pool is self._writers or monotonic() > self._next_check:
@@ -162,9 +146,20 @@ class Connections:
             yield loan.cursor
             keep = True
         finally:
-            self._take_back(loan, pool, keep=keep or alone)
-            if True in turn:
-                self._turn.release()
+            self._take_back(loan, pool, keep=keep)
+
+    def _lend(self, loan: _Loan, pool: list[sqlite3.Cursor], *, second: bool) -> None:
+        """Register a loan, of an idle connection if there is one, as soon as it may be."""
+        with self._lock:
+            # A fork waits for who has a connection, so that one may take a second.
+            while (self._frozen and not second) or (self.path is None and self._loans):
+                if not self._gate.wait(time_left(self._timeout)):
+                    raise StoreUnavailableError(f"{self.name}: was in use all the time")
+            self._check_usable()
+            self._loans.add(loan)
+            if pool:
+                loan.cursor = pool[-1]  # Ctrl-C may come before the next line
+                del pool[-1]
 
     def _take_back(self, loan: _Loan, pool: list[sqlite3.Cursor], *, keep: bool) -> None:
         """Put a connection back, or close one that an exception left in an unknown state."""
@@ -172,7 +167,7 @@ class Connections:
             if loan not in self._loans:  # lent to nobody, or by the parent of this process
                 return
             try:
-                if loan.cursor is not None:
+                if loan.cursor is not None and loan.cursor not in pool:
                     self._put_back(loan.cursor, pool, keep=keep)
             finally:
                 self._loans.discard(loan)
@@ -193,8 +188,8 @@ class Connections:
     def _check_usable(self) -> None:
         if self._closed:
             raise StoreClosedError("the store is closed")
-        if self._unusable:
-            raise UnsupportedOperationError(self._unusable)
+        if self._came_over_a_fork:
+            raise self._inherited()
 
     # --- Opening one
 
@@ -251,34 +246,34 @@ class Connections:
         """
         if self.path is None:
             return
-        try:
-            found = os.stat(self.name)  # noqa: PTH116 - on the way of every read
-        except FileNotFoundError as error:
-            raise LogReplacedError(
-                f"{self.name}: is gone, removed while this store was open; open it anew"
-            ) from error
-        file = self._file
-        if file is None:
-            self._file = found.st_dev, found.st_ino
-        elif found.st_ino != file[1] or found.st_dev != file[0]:
-            raise LogReplacedError(
-                f"{self.name}: was replaced by another file while this store was open; open it anew"
-            )
+        found = identity(self.name)
+        if self._file is None:
+            self._file = found
+        if found is None or found != self._file:
+            what = "is gone, removed" if found is None else "was replaced by another file"
+            raise LogReplacedError(f"{self.name}: {what} while this store was open: open it anew")
         self._next_check = monotonic() + _CHECKED
 
     def _check_not_inherited(self) -> None:
         if self._file is not None and forks.is_inherited(self._file):
-            raise UnsupportedOperationError(_inherited(self.name))
+            raise self._inherited()
+
+    def _inherited(self) -> UnsupportedOperationError:
+        return UnsupportedOperationError(
+            f"{self.name}: was in use when the process forked, and SQLite connections do not"
+            " survive that; fork at another moment, close your own connections before, or start"
+            " processes with 'spawn'"
+        )
 
     def check_joinable(self, path: str) -> None:
         """Raise unless a connection to ``path``, of the caller's, is one to this store's file."""
         self._check_usable()
         self._check_file()
-        with suppress(OSError):
-            if path and identity(path) == self._file:
-                self._check_not_inherited()
-                return
-        raise ConfigurationError(f"connection: must be one to {self.name}, the file of this store")
+        if not path or identity(path) != self._file:
+            raise ConfigurationError(
+                f"connection: must be one to {self.name}, the file of this store"
+            )
+        self._check_not_inherited()
 
     # --- Checkpoints
 
@@ -373,7 +368,7 @@ class Connections:
         lent = [loan.cursor for loan in loans if loan.cursor is not None]
         forks.keep((*idle, *lent))
         if loans or idle:
-            self._unusable = _inherited(self.name)
+            self._came_over_a_fork = True
 
 
 def _open(database: str) -> sqlite3.Cursor:
@@ -393,11 +388,3 @@ def _close(cursor: sqlite3.Cursor) -> None:
         cursor.close()
     finally:
         connection.close()
-
-
-def _inherited(name: str) -> str:
-    return (
-        f"{name}: was in use when the process forked, and SQLite connections do not survive that;"
-        " fork at another moment, close your own connections before, or start processes with"
-        " 'spawn'"
-    )

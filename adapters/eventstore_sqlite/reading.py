@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, TypeVar
 
-import msgspec
-
-from eventstore.backend import EventKey, PageRequest, from_microseconds, replaced
+from eventstore.backend import MAX_INT64, EventKey, PageRequest, from_microseconds, replaced
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore_sqlite.records import events_of
-from eventstore_sqlite.selecting import Statement, Statements, parts
+from eventstore_sqlite.selecting import TOGETHER, Statement, Statements
 from eventstore_sqlite.translation import is_busy, while_busy
 
 _T = TypeVar("_T")
 
-_CHUNK: Final = 300
+_ROWS: Final = 300
 """Rows of values in one statement: far from SQLite's limits."""
 
 _ANY_CALL: Final = 60.0
@@ -62,7 +60,7 @@ class View:
         """Return the chains of those entities that have events."""
         return {
             Entity(entity_type, entity_id, tenant_id): (first, last, version)
-            for chunk in _chunks(entities)
+            for chunk in _chunks(entities, _ROWS)
             for entity_type, entity_id, tenant_id, first, last, version in rows(
                 self._cursor, self._sql.chains(chunk)
             )
@@ -72,44 +70,44 @@ class View:
         """Return the events of these identities that are recorded."""
         return [
             event
-            for chunk in _chunks([(tenant_id, event_id.bytes) for tenant_id, event_id in keys])
+            for chunk in _chunks([(tenant_id, id_.bytes) for tenant_id, id_ in keys], _ROWS)
             for event in events_of(rows(self._cursor, self._sql.find(chunk)))
         ]
 
     def first_match(self, query: EventQuery, after: int, up_to: int) -> int:
         """Return the sequence of an event in ``(after, up_to]`` that matches, 0 if none does."""
-        for part in parts(query):
-            page = PageRequest(query=part, after=after, up_to=up_to, limit=1)
-            for sequence, *_ in rows(self._cursor, self._sql.page(page)):
+        page = PageRequest(query=query, after=after, up_to=up_to, limit=1)
+        for selects in _chunks(self._sql.selects(page), TOGETHER):
+            for sequence, *_ in rows(self._cursor, self._sql.page(page, selects)):
                 return int(sequence)
         return 0
 
     def page(self, page: PageRequest) -> list[tuple[Any, ...]]:
         """Return the rows of a page."""
         cursor, sql = self._cursor, self._sql
-        queries = parts(page.query)
-        if len(queries) == 1:
-            probe = sql.probe(page)
-            few = probe is not None and bool(rows(cursor, probe)[0][0])
-            return rows(cursor, sql.page(page, few=few))
+        probe = sql.probe(page)
+        few = probe is not None and bool(rows(cursor, probe)[0][0])
+        selects = sql.selects(page, few=few)
+        if len(selects) <= TOGETHER:
+            return rows(cursor, sql.page(page, selects))
         with self._one_state():
             among = {
                 sequence
-                for query in queries
-                for (sequence,) in rows(
-                    cursor, sql.firsts(msgspec.structs.replace(page, query=query))
-                )
+                for some in _chunks(selects, TOGETHER)
+                for (sequence,) in rows(cursor, sql.firsts(page, some))
             }
             return rows(cursor, sql.among(page, among))
 
     def count(self, query: EventQuery) -> int:
         """Return how many events match."""
         cursor, sql = self._cursor, self._sql
-        queries = parts(query)
-        if len(queries) == 1:
-            return int(rows(cursor, sql.count(query))[0][0])
+        has_window = query.from_timestamp is not None or query.to_timestamp is not None
+        selects = sql.selects(PageRequest(query=query, limit=MAX_INT64), few=has_window)
+        if len(selects) <= TOGETHER:
+            return int(rows(cursor, sql.count(selects))[0][0])
         with self._one_state():
-            return len({found for part in queries for found in rows(cursor, sql.matches(part))})
+            every = [rows(cursor, sql.matches(some)) for some in _chunks(selects, TOGETHER)]
+            return len(set(chain.from_iterable(every)))
 
     @contextmanager
     def _one_state(self) -> Iterator[None]:
@@ -129,7 +127,7 @@ def rows(cursor: sqlite3.Cursor, statement: Statement) -> list[tuple[Any, ...]]:
         return while_busy(lambda: cursor.execute(*statement).fetchall(), _ANY_CALL)
 
 
-def _chunks(items: Collection[_T]) -> Iterator[Sequence[_T]]:
+def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     rest = iter(items)
-    while chunk := list(islice(rest, _CHUNK)):
+    while chunk := list(islice(rest, size)):
         yield chunk

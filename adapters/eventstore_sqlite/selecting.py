@@ -34,12 +34,10 @@ _FEW_TYPES: Final = 8
 """So many event types are looked up one by one; more are most of the log, as a rule."""
 _FEW_TAGS: Final = 4
 """So many further tags are a term each; more are bound as one list."""
-_ALTERNATIVES: Final = 50
-"""So many alternatives of a query go into one statement: far from SQLite's limits on its length
-and its variables, whatever they ask for."""
+TOGETHER: Final = 50
+"""So many SELECTs go into one statement: far from SQLite's limits on its length, its variables and
+its compounds, whatever they ask for."""
 _TAGGED: Final = "t.sequence"
-_COMPOUND: Final = 400
-"""SQLite takes at most 500 SELECTs in a UNION."""
 
 _Field = Literal[
     "entity_id",
@@ -55,6 +53,10 @@ _Field = Literal[
 _BY_KIND: Final = ("event_type", "entity_type", "tenant_id")
 
 
+_BEFORE_ALL: Final = -MAX_INT64
+"""A time, in microseconds."""
+
+
 class _Asked(msgspec.Struct):
     """What a query and one of its alternatives ask together; ``None`` and ``()`` for nothing."""
 
@@ -64,8 +66,8 @@ class _Asked(msgspec.Struct):
     tenant_id: str | None = None
     event_types: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
-    since: int | None = None
-    until: int | None = None
+    since: int = _BEFORE_ALL
+    until: int = MAX_INT64
     low: int = 0
     """Only sequences above this one …"""
     high: int = MAX_INT64
@@ -77,7 +79,7 @@ class _Asked(msgspec.Struct):
 
     @property
     def has_window(self) -> bool:
-        return self.since is not None or self.until is not None
+        return self.since > _BEFORE_ALL or self.until < MAX_INT64
 
     def add(self, query: EventQuery) -> bool:
         """Ask what ``query`` asks, too; return False where nothing can match both."""
@@ -88,20 +90,16 @@ class _Asked(msgspec.Struct):
                     return False
                 setattr(self, field, value)
         if query.event_types is not None:
-            types = self.event_types or query.event_types
-            self.event_types = tuple(
-                dict.fromkeys(each for each in query.event_types if each in types)
-            )
+            types = dict.fromkeys(query.event_types)
+            self.event_types = tuple(each for each in self.event_types or types if each in types)
             if not self.event_types:
                 return False
         if query.tags is not None:
             self.tags = tuple(dict.fromkeys((*self.tags, *query.tags)))
         if query.from_timestamp is not None:
-            since = to_microseconds(query.from_timestamp)
-            self.since = since if self.since is None else max(self.since, since)
+            self.since = max(self.since, to_microseconds(query.from_timestamp))
         if query.to_timestamp is not None:
-            until = to_microseconds(query.to_timestamp)
-            self.until = until if self.until is None else min(self.until, until)
+            self.until = min(self.until, to_microseconds(query.to_timestamp))
         self.low = max(self.low, query.after)
         if query.to_sequence is not None:
             self.high = min(self.high, query.to_sequence)
@@ -125,7 +123,7 @@ def _driver(asked: _Asked, *, by_time: bool, few: bool) -> _Field:
     return "tenant_id" if asked.tenant_id else "sequence"  # those without a tenant have no index
 
 
-class _Select:
+class Select:
     """A SELECT of events: its conjoined terms, and the values bound in them."""
 
     def __init__(self, source: str, driver: _Field) -> None:
@@ -139,6 +137,10 @@ class _Select:
     @property
     def where(self) -> str:
         return " AND ".join(self._terms) or "1"
+
+    @property
+    def sequences(self) -> str:
+        return f"SELECT {self.key} FROM {self.source} WHERE {self.where}"
 
     def add(self, term: str, *values: Any) -> None:
         self._terms.append(term)
@@ -161,9 +163,9 @@ class _Select:
 
     def add_window(self, asked: _Asked) -> None:
         """Only events in the time window."""
-        if asked.since is not None:
+        if asked.since > _BEFORE_ALL:
             self.add(f"{self._time} >= ?", asked.since)
-        if asked.until is not None:
+        if asked.until < MAX_INT64:
             self.add(f"{self._time} <= ?", asked.until)
 
     def add_bounds(self, asked: _Asked, page: PageRequest) -> None:
@@ -220,7 +222,7 @@ class Statements:
         self, entity_type: str | None, tenant_id: str | None, limit: int, offset: int
     ) -> Statement:
         """Type, id and tenant of entities, newest first."""
-        select = _Select("", "tenant_id" if entity_type is None else "entity_type")
+        select = Select("", "tenant_id" if entity_type is None else "entity_type")
         select.add_equal("entity_type", entity_type)
         select.add_equal("tenant_id", tenant_id)
         sql = self._texts["list_entities"].format(where=select.where)
@@ -235,7 +237,7 @@ class Statements:
         asked = _Asked()
         asked.add(page.query)
         by_time = page.order_by == "timestamp"
-        select = _Select(self.events, _driver(asked, by_time=by_time, few=True))
+        select = Select(self.events, _driver(asked, by_time=by_time, few=True))
         if select.driver == "timestamp":
             select.add_window(asked)
         elif by_time and select.driver in _BY_KIND:
@@ -249,66 +251,67 @@ class Statements:
             f" (SELECT 1 FROM {self.events} e WHERE {select.where} LIMIT {_FEW})"
         ), select.values
 
-    def page(self, page: PageRequest, *, few: bool = False) -> Statement:
-        """A page of events. ``few`` tells what came of ``probe``."""
-        selects = self._selects(page, few=few)
-        if len(selects) == 1 and not (few and page.order_by == "sequence"):
-            (select,) = selects
-            source, where, values = select.source, select.where, select.values
-            order = _order(page, select.key)
-        else:
-            firsts, values = _firsts(page, selects)
-            source, order = f"{self.events} e", _order(page, "+e.sequence")
-            where = f"e.sequence IN ({firsts})"
-        sql = f"SELECT {COLUMNS} FROM {source} WHERE {where} {order} LIMIT ? OFFSET ?"
-        return sql, [*values, page.limit, page.offset]
+    def selects(self, page: PageRequest, *, few: bool = False) -> list[Select]:
+        """Return what finds the matches together: a SELECT or more for each alternative.
 
-    def firsts(self, page: PageRequest) -> Statement:
-        """The sequences among which the page is: the first matches of each alternative."""
-        return _firsts(page, self._selects(page, few=False))
-
-    def among(self, page: PageRequest, sequences: Iterable[int]) -> Statement:
-        """The page, of those events."""
-        return (
-            f"SELECT {COLUMNS} FROM {self.events} e"
-            " WHERE e.sequence IN (SELECT value FROM json_each(?))"
-            f" {_order(page, '+e.sequence')} LIMIT ? OFFSET ?"
-        ), [json.dumps(list(sequences)), page.limit, page.offset]
-
-    def count(self, query: EventQuery) -> Statement:
-        """How many events match."""
-        every, values = self.matches(query)
-        return f"SELECT count(*) FROM ({every})", values
-
-    def matches(self, query: EventQuery) -> Statement:
-        """The sequences of all events that match."""
-        has_window = query.from_timestamp is not None or query.to_timestamp is not None
-        selects = self._selects(PageRequest(query=query, limit=MAX_INT64), few=has_window)
-        every = [f"SELECT {each.key} FROM {each.source} WHERE {each.where}" for each in selects]
-        return _union(every), [value for each in selects for value in each.values]
-
-    def _selects(self, page: PageRequest, *, few: bool) -> list[_Select]:
-        """Return SELECTs whose union is what matches: one or more for each alternative."""
+        ``few`` tells what came of ``probe``.
+        """
+        by_type = not few and page.order_by == "sequence"
         selects = []
         for alternative in page.query.any_of or (None,):
             asked = _Asked(low=page.after, high=MAX_INT64 if page.up_to is None else page.up_to)
             if not (asked.add(page.query) and (alternative is None or asked.add(alternative))):
                 continue
             types = asked.event_types
-            if len(types) <= _FEW_TYPES and _goes_type_by_type(asked, page, few=few):
+            if by_type and 0 < len(types) <= _FEW_TYPES and not asked.is_selective:
                 for event_type in types:
                     asked.event_types = (event_type,)
                     selects.append(self._select(asked, page, few=few))
             else:
                 selects.append(self._select(asked, page, few=few))
-        if not selects:
-            selects.append(_Select(f"{self.events} e", "sequence"))
-            selects[0].add("0")
-        return selects
+        return selects or [self._nothing()]
 
-    def _select(self, asked: _Asked, page: PageRequest, *, few: bool) -> _Select:
+    def page(self, page: PageRequest, selects: Sequence[Select]) -> Statement:
+        """A page of events."""
+        first = selects[0]
+        # Where they have to be sorted, their sequences are, before the rest is read.
+        if len(selects) == 1 and not (first.driver == "timestamp" and page.order_by == "sequence"):
+            return _page(page, first.source, first.where, first.values, first.key)
+        sequences, values = self.firsts(page, selects)
+        return _page(page, f"{self.events} e", f"e.sequence IN ({sequences})", values)
+
+    def among(self, page: PageRequest, sequences: Iterable[int]) -> Statement:
+        """A page of those events."""
+        where = "e.sequence IN (SELECT value FROM json_each(?))"
+        return _page(page, f"{self.events} e", where, [json.dumps(list(sequences))])
+
+    def firsts(self, page: PageRequest, selects: Sequence[Select]) -> Statement:
+        """The sequences among which the page is: the first matches of each SELECT."""
+        most = min(page.limit + page.offset, MAX_INT64)
+        firsts = [
+            f"SELECT * FROM ({each.sequences} {_order(page, each.key)} LIMIT {most})"
+            for each in selects
+        ]
+        return " UNION ".join(firsts), [value for each in selects for value in each.values]
+
+    def matches(self, selects: Sequence[Select]) -> Statement:
+        """The sequences of all events that match."""
+        every = " UNION ".join([each.sequences for each in selects])
+        return every, [value for each in selects for value in each.values]
+
+    def count(self, selects: Sequence[Select]) -> Statement:
+        """How many events match."""
+        every, values = self.matches(selects)
+        return f"SELECT count(*) FROM ({every})", values
+
+    def _nothing(self) -> Select:
+        select = Select(f"{self.events} e", "sequence")
+        select.add("0")
+        return select
+
+    def _select(self, asked: _Asked, page: PageRequest, *, few: bool) -> Select:
         driver = _driver(asked, by_time=page.order_by == "timestamp", few=few)
-        select = _Select(f"{self.events} e", driver)
+        select = Select(f"{self.events} e", driver)
         tags = asked.tags
         if driver == "entity_id":
             self._go_along_chain(select, asked, page)
@@ -328,7 +331,7 @@ class Statements:
         select.add_bounds(asked, page)
         return select
 
-    def _go_along_chain(self, select: _Select, asked: _Asked, page: PageRequest) -> None:
+    def _go_along_chain(self, select: Select, asked: _Asked, page: PageRequest) -> None:
         """Have an entity's chain drive.
 
         It is followed from a milestone that is late enough: for a page of nothing but an entity,
@@ -362,7 +365,7 @@ class Statements:
             longest,
         )
 
-    def _add_tags(self, select: _Select, tags: Sequence[str]) -> None:
+    def _add_tags(self, select: Select, tags: Sequence[str]) -> None:
         """Only events with all these tags."""
         has_tag = self._texts["has_tag"]
         if len(tags) <= _FEW_TAGS:
@@ -373,20 +376,11 @@ class Statements:
             select.add(f"NOT EXISTS ({without})", json.dumps(tags))
 
 
-def _goes_type_by_type(asked: _Asked, page: PageRequest, *, few: bool) -> bool:
-    return bool(asked.event_types) and not (
-        few or page.order_by == "timestamp" or asked.is_selective
-    )
-
-
-def _firsts(page: PageRequest, selects: Sequence[_Select]) -> tuple[str, list[Any]]:
-    most = min(page.limit + page.offset, MAX_INT64)
-    firsts = [
-        f"SELECT * FROM (SELECT {each.key} FROM {each.source} WHERE {each.where}"
-        f" {_order(page, each.key)} LIMIT {most})"
-        for each in selects
-    ]
-    return _union(firsts), [value for each in selects for value in each.values]
+def _page(
+    page: PageRequest, source: str, where: str, values: Sequence[Any], key: str = "+e.sequence"
+) -> Statement:
+    sql = f"SELECT {COLUMNS} FROM {source} WHERE {where} {_order(page, key)} LIMIT ? OFFSET ?"
+    return sql, [*values, page.limit, page.offset]
 
 
 def _order(page: PageRequest, key: str) -> str:
@@ -397,17 +391,6 @@ def _order(page: PageRequest, key: str) -> str:
     return f"ORDER BY {outer}{key} {direction}"
 
 
-def parts(query: EventQuery) -> list[EventQuery]:
-    """Return queries that each fit into one statement, and of which one must match."""
-    alternatives = tuple(query.any_of or ())
-    if len(alternatives) <= _ALTERNATIVES:
-        return [query]
-    return [
-        query.replace(any_of=alternatives[start : start + _ALTERNATIVES])
-        for start in range(0, len(alternatives), _ALTERNATIVES)
-    ]
-
-
 def insertion(table: str, width: int, count: int) -> str:
     """Insert so many rows. (OR FAIL: what went wrong is undone by who began; undoing it here would
     take SQLite a journal for every statement.)"""
@@ -416,15 +399,6 @@ def insertion(table: str, width: int, count: int) -> str:
 
 def _rows(width: int, count: int) -> str:
     return ", ".join([f"(?{', ?' * (width - 1)})"] * count)
-
-
-def _union(selects: Sequence[str]) -> str:
-    while len(selects) > _COMPOUND:
-        selects = [
-            f"SELECT * FROM ({' UNION '.join(selects[start : start + _COMPOUND])})"
-            for start in range(0, len(selects), _COMPOUND)
-        ]
-    return " UNION ".join(selects)
 
 
 @cache

@@ -122,8 +122,9 @@ def while_busy(attempt: Callable[[], _T], timeout: float) -> _T:
 def lock_holder(name: str) -> str:
     """Return who holds the write lock, in words. Only Linux tells."""
     with suppress(OSError):
-        inode = identity(f"{name}-shm")[1]
-        for line in Path("/proc/locks").read_text("ascii").splitlines():
+        locks = Path("/proc/locks").read_text("ascii").splitlines()
+        _, inode = identity(f"{name}-shm") or (0, 0)
+        for line in locks:
             fields = line.split()  # 1: POSIX ADVISORY WRITE <pid> <device>:<inode> <start> <end>
             if fields[-3].endswith(f":{inode}") and fields[-2] == "120" and fields[3] == "WRITE":
                 other = "another connection of this process"
@@ -131,8 +132,11 @@ def lock_holder(name: str) -> str:
     return "another connection"
 
 
-def identity(path: str | Path) -> tuple[int, int]:
-    """Return what tells files apart. (Opening the file and closing it again would do away with
-    every lock that SQLite holds on it in this process.)"""
-    found = os.stat(path)  # noqa: PTH116 - also for text
+def identity(path: str) -> tuple[int, int] | None:
+    """Return what tells files apart, None where there is none. (Opening the file and closing it
+    again would do away with every lock that SQLite holds on it in this process.)"""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - on the way of every read
+    except FileNotFoundError:
+        return None
     return found.st_dev, found.st_ino
