@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 from eventstore.backend import MAX_INT64, EventKey, PageRequest, from_microseconds, replaced
@@ -60,7 +60,7 @@ class View:
         """Return the chains of those entities that have events."""
         return {
             Entity(entity_type, entity_id, tenant_id): (first, last, version)
-            for chunk in _chunks(entities, _ROWS)
+            for chunk in _chunks(list(entities), _ROWS)
             for entity_type, entity_id, tenant_id, first, last, version in rows(
                 self._cursor, self._sql.chains(chunk)
             )
@@ -127,7 +127,6 @@ def rows(cursor: sqlite3.Cursor, statement: Statement) -> list[tuple[Any, ...]]:
         return while_busy(lambda: cursor.execute(*statement).fetchall(), _ANY_CALL)
 
 
-def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
+def _chunks(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

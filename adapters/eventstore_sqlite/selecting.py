@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal
 
@@ -210,12 +210,12 @@ class Statements:
 
     def chains(self, entities: Sequence[Entity]) -> Statement:
         """Type, id and tenant of entities, where their chains begin and end, their versions."""
-        sql = self._texts["chains"].format(rows=_rows(3, len(entities)))
+        sql = _with_rows(self._texts["chains"], 3, len(entities))
         return sql, [part for entity in entities for part in entity]
 
     def find(self, keys: Sequence[tuple[str, bytes]]) -> Statement:
         """The events of these tenants and ids."""
-        sql = self._texts["find"].format(rows=_rows(2, len(keys)))
+        sql = _with_rows(self._texts["find"], 2, len(keys))
         return sql, [part for key in keys for part in key]
 
     def list_entities(
@@ -391,21 +391,30 @@ def _order(page: PageRequest, key: str) -> str:
     return f"ORDER BY {outer}{key} {direction}"
 
 
+@lru_cache
 def insertion(table: str, width: int, count: int) -> str:
     """Insert so many rows. (OR FAIL: what went wrong is undone by who began; undoing it here would
     take SQLite a journal for every statement.)"""
     return f"INSERT OR FAIL INTO {table} VALUES {_rows(width, count)}"
 
 
+@lru_cache
+def _with_rows(text: str, width: int, count: int) -> str:
+    return text.format(rows=_rows(width, count))
+
+
 def _rows(width: int, count: int) -> str:
     return ", ".join([f"(?{', ?' * (width - 1)})"] * count)
 
 
-@cache
 def text_of(name: str, namespace: str) -> str:
     """Return the text of an SQL file, for one log."""
-    text = files(__package__).joinpath(name).read_text("utf-8")
-    return text.replace("{namespace}", namespace)
+    return _load(name).replace("{namespace}", namespace)
+
+
+@cache
+def _load(name: str) -> str:
+    return files(__package__).joinpath(name).read_text("utf-8")
 
 
 def _texts(namespace: str) -> dict[str, str]:
