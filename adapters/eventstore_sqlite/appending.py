@@ -6,7 +6,7 @@ An entity's events are a chain (schema.sql): where it ends is read before, and w
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from eventstore.backend import (
 )
 from eventstore.event import Entity, Event
 from eventstore_sqlite.reading import Chain, View
-from eventstore_sqlite.selecting import SEGMENT, Statements, insertion
+from eventstore_sqlite.selecting import SEGMENT, Statements
 
 _TOGETHER: Final = 10
 """Rows inserted by one statement: it opens the table and all its indexes only once."""
@@ -43,10 +43,10 @@ def append(
 
     ``expect_new_ids`` takes all ids for new, as they nearly always are, and spares the look for
     their twins. The index over ids tells where that was wrong; then ``undo`` takes back what was
-    written, keeping the write lock, and all begins again with that look.
+    written and leaves the write lock held, and all begins again with that look.
     """
     if expect_new_ids:
-        view: _ViewToWrite = _ViewOfNewIds(cursor, sql, log_id, group)
+        view: View = _ViewOfNewIds(cursor, sql, log_id, group)
         plan = plan_over(view, group)
         # Where one does not stand it may be a repeat, which goes before all other reasons.
         if len(accepted := plan.accepted) == len(group):
@@ -58,23 +58,13 @@ def append(
             else:
                 return plan.outcomes
             undo()
-    view = _ViewToWrite(cursor, sql, log_id)
+    view = View(cursor, sql, log_id)
     plan = plan_over(view, group)
     _insert(cursor, sql, plan.accepted, view.ends)
     return plan.outcomes
 
 
-class _ViewToWrite(View):
-    """Remembers where the chains end that are to be lengthened."""
-
-    ends: dict[Entity, Chain]
-
-    def versions(self, entities: Collection[Entity]) -> Mapping[Entity, int]:
-        self.ends = self.chains(entities)
-        return {entity: version for entity, (_, _, version) in self.ends.items()}
-
-
-class _ViewOfNewIds(_ViewToWrite):
+class _ViewOfNewIds(View):
     """Looks for no events but those that conditions were looked into with."""
 
     def __init__(
@@ -105,11 +95,11 @@ def _insert(
         return
     chains = dict(before)
     tags: list[tuple[int, str, int]] = []
-    _insert_rows(cursor, sql.events, 16, _event_rows(batches, chains, tags))
-    _insert_rows(cursor, sql.tags, 3, iter(tags))
+    _insert_rows(cursor, sql, "insert_events", 16, _event_rows(batches, chains, tags))
+    _insert_rows(cursor, sql, "insert_tags", 3, iter(tags))
     if tags:
         segments = range(tags[0][0], tags[-1][0] + 1)
-        cursor.executemany(sql.insert_segment, [(segment,) for segment in segments])
+        cursor.executemany(sql["insert_segment"], [(segment,) for segment in segments])
     new, longer = [], []
     for entity, (first, last, version) in chains.items():
         if entity not in before:
@@ -117,12 +107,12 @@ def _insert(
             new.append((first, entity_id, entity_type, tenant_id, version, last))
         elif before[entity][1] != last:
             longer.append((version, last, first))
-    _insert_rows(cursor, sql.entities, 6, iter(new))
-    cursor.executemany(sql.update_entity, longer)
+    _insert_rows(cursor, sql, "insert_entities", 6, iter(new))
+    cursor.executemany(sql["update_entity"], longer)
 
 
 def _insert_rows(
-    cursor: sqlite3.Cursor, table: str, width: int, new: Iterator[tuple[Any, ...]]
+    cursor: sqlite3.Cursor, sql: Statements, name: str, width: int, new: Iterator[tuple[Any, ...]]
 ) -> None:
     rest: list[tuple[Any, ...]] = []
 
@@ -131,8 +121,8 @@ def _insert_rows(
         while len(rest := list(islice(new, _TOGETHER))) == _TOGETHER:
             yield tuple(chain.from_iterable(rest))
 
-    cursor.executemany(insertion(table, width, _TOGETHER), in_tens())
-    cursor.executemany(insertion(table, width, 1), rest)
+    cursor.executemany(sql.of_rows(name, width, _TOGETHER), in_tens())
+    cursor.executemany(sql.of_rows(name, width, 1), rest)
 
 
 def _event_rows(

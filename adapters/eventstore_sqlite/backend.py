@@ -78,8 +78,7 @@ class SqliteBackend(Backend):
         path = self._connections.path
         with self._connections.reading() as cursor:
             ((size,),) = rows(
-                cursor,
-                ("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", ()),
+                cursor, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
             )
             with suppress(FileNotFoundError):
                 size += Path(f"{path}-wal").stat().st_size
@@ -152,7 +151,7 @@ class SqliteBackend(Backend):
     ) -> list[Entity]:
         statement = self._sql.list_entities(entity_type, tenant_id, limit, offset)
         with self._connections.reading() as cursor:
-            return [Entity(*row) for row in rows(cursor, statement)]
+            return [Entity(*row) for row in rows(cursor, *statement)]
 
     def _view(self, cursor: sqlite3.Cursor) -> View:
         return View(cursor, self._sql, self.log_id)

@@ -353,7 +353,7 @@ class Connections:
             self._close_idle()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Let everybody open connections again."""
         self._frozen = False
         self._gate.notify_all()
         self._lock.release()
@@ -375,7 +375,7 @@ def _open(database: str) -> sqlite3.Cursor:
     return sqlite3.connect(
         database,
         uri=True,
-        timeout=0,  # who waits for a lock does so by the call's deadline (faults)
+        timeout=0,  # who waits for a lock does so by the call's deadline (translation.py)
         isolation_level=None,
         check_same_thread=False,
         cached_statements=256,

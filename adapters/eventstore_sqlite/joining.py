@@ -84,7 +84,7 @@ def _take_write_lock(cursor: sqlite3.Cursor, sql: Statements, timeout: float) ->
             "connection: begins no transaction by itself and is in none;"
             " execute BEGIN IMMEDIATE first"
         )
-    statement = "BEGIN IMMEDIATE" if begun else sql.lock
+    statement = "BEGIN IMMEDIATE" if begun else sql["lock"]
     while_busy(lambda: cursor.execute(statement), timeout)
     return begun
 

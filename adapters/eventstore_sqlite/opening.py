@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -56,11 +55,11 @@ def look(connections: Connections, sql: Statements) -> Found | None:
     if connections.path is not None and not connections.path.exists():
         return None
     with connections.reading() as cursor:
-        if not rows(cursor, (sql.has_log, ())):
+        if not rows(cursor, sql["has_log"]):
             return None
-        found = rows(cursor, (sql.read_log, ()))
+        found = rows(cursor, sql["read_log"])
     if len(found) != 1:
-        raise ConfigurationError(f"{connections.name}: {sql.log} is not of an event log")
+        raise ConfigurationError(f"{connections.name}: {sql.namespace}_log is not of an event log")
     return Found(*found[0])
 
 
@@ -68,9 +67,8 @@ def make(connections: Connections, sql: Statements, settings: Settings) -> None:
     """Make the log, and the file, unless another process was faster."""
     connections.make_file()
     with connections.writing(time_left(settings.timeout)) as cursor:
-        if not rows(cursor, (sql.has_log, ())):
-            for statement in _statements(text_of("schema.sql", settings.namespace)):
-                cursor.execute(statement)
+        if not rows(cursor, sql["has_log"]):
+            _run(cursor, text_of("schema.sql", settings.namespace))
 
 
 def remove(connections: Connections, sql: Statements, settings: Settings) -> bool:
@@ -78,18 +76,17 @@ def remove(connections: Connections, sql: Statements, settings: Settings) -> boo
     if look(connections, sql) is None:
         return False
     with connections.writing(time_left(settings.timeout)) as cursor:
-        if not rows(cursor, (sql.has_log, ())):  # another process was faster
+        if not rows(cursor, sql["has_log"]):  # another process was faster
             return False
-        for table in (sql.segments, sql.tags, sql.entities, sql.events, sql.log):
-            cursor.execute(f"DROP TABLE IF EXISTS {table}")
+        _run(cursor, text_of("drop.sql", settings.namespace))
     return True
 
 
-def _statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script one by one, so that they run in one transaction."""
+def _run(cursor: sqlite3.Cursor, script: str) -> None:
+    """Execute a script's statements one by one, for ``executescript`` would commit before."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
         if sqlite3.complete_statement(statement):
-            yield statement
+            cursor.execute(statement)
             statement = ""

@@ -18,7 +18,6 @@ from typing import Any, Final, Literal
 import msgspec
 
 from eventstore.backend import MAX_INT64, PageRequest, to_microseconds
-from eventstore.event import Entity
 from eventstore.query import EventQuery
 from eventstore_sqlite.records import COLUMNS
 
@@ -28,11 +27,12 @@ _MILESTONE: Final = 256
 """One in so many events of an entity is indexed (schema.sql)."""
 SEGMENT: Final = 14
 """Tags are indexed in segments of 2 ** 14 sequences (schema.sql)."""
-_FEW: Final = 20_000
-"""So many events are sorted for a page rather than looked for along the log."""
-_FEW_TYPES: Final = 8
+_MOST_SORTED: Final = 20_000
+"""Fewer events than these are found by their field and sorted for a page; more are met in the
+page's own order, and compared."""
+_MOST_TYPES: Final = 8
 """So many event types are looked up one by one; more are most of the log, as a rule."""
-_FEW_TAGS: Final = 4
+_MOST_TAGS: Final = 4
 """So many further tags are a term each; more are bound as one list."""
 TOGETHER: Final = 50
 """So many SELECTs go into one statement: far from SQLite's limits on its length, its variables and
@@ -106,15 +106,17 @@ class _Asked(msgspec.Struct):
         return True
 
 
-def _driver(asked: _Asked, *, by_time: bool, few: bool) -> _Field:
-    """Return what drives. ``few`` tells what came of ``Statements.probe``."""
+def _driver(asked: _Asked, *, by_time: bool, by_sorting: bool) -> _Field:
+    """Return what drives. ``by_sorting`` tells what came of ``Statements.probe``."""
     if asked.entity_id is not None:
         return "entity_id"
     if asked.workflow_id is not None:
         return "workflow_id"
     if asked.tags:
         return "tags"
-    if (not few) if by_time else (few and asked.has_window):
+    walks_along_time = by_time and not by_sorting
+    sorts_a_window = by_sorting and not by_time and asked.has_window
+    if walks_along_time or sorts_a_window:
         return "timestamp"
     if len(asked.event_types) == 1:
         return "event_type"
@@ -192,31 +194,16 @@ class Statements:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
+        self._events = f"main.{namespace}_events e"
         self._texts = _texts(namespace)
-        self.log = f"main.{namespace}_log"
-        self.events = f"main.{namespace}_events"
-        self.entities = f"main.{namespace}_entities"
-        self.tags = f"main.{namespace}_tags"
-        self.segments = f"main.{namespace}_segments"
-        self.head = self._texts["head"]
-        self.insert_segment = f"INSERT OR IGNORE INTO {self.segments} VALUES (?)"
-        self.update_entity = (
-            f"UPDATE {self.entities} SET version = ?, last_sequence = ? WHERE first_sequence = ?"
-        )
-        self.has_log = f"SELECT 1 FROM main.sqlite_master WHERE name = '{namespace}_log'"
-        self.read_log = f"SELECT log_id, least_reader, least_writer FROM {self.log}"
-        self.lock = f"UPDATE {self.log} SET id = id WHERE 0"
-        """Takes the write lock in a transaction that began without it."""
 
-    def chains(self, entities: Sequence[Entity]) -> Statement:
-        """Type, id and tenant of entities, where their chains begin and end, their versions."""
-        sql = _with_rows(self._texts["chains"], 3, len(entities))
-        return sql, [part for entity in entities for part in entity]
+    def __getitem__(self, name: str) -> str:
+        """Return a statement of statements.sql."""
+        return self._texts[name]
 
-    def find(self, keys: Sequence[tuple[str, bytes]]) -> Statement:
-        """The events of these tenants and ids."""
-        sql = _with_rows(self._texts["find"], 2, len(keys))
-        return sql, [part for key in keys for part in key]
+    def of_rows(self, name: str, width: int, count: int) -> str:
+        """Return a statement of statements.sql that takes so many rows of values."""
+        return _with_rows(self._texts[name], width, count)
 
     def list_entities(
         self, entity_type: str | None, tenant_id: str | None, limit: int, offset: int
@@ -229,15 +216,15 @@ class Statements:
         return sql, [*select.values, limit, offset]
 
     def probe(self, page: PageRequest) -> Statement | None:
-        """Whether a field lets few events through that should drive only then.
+        """Whether a page is best made by sorting what a field lets through: a time window by
+        sequence, a type or a tenant by time. That is so where it lets few events through.
 
-        They have to be sorted: those of a time window by sequence, those of a type or a tenant by
-        time. Where they are many, going along the log in order is better. None: no such field.
+        None where there is nothing to choose.
         """
         asked = _Asked()
         asked.add(page.query)
         by_time = page.order_by == "timestamp"
-        select = Select(self.events, _driver(asked, by_time=by_time, few=True))
+        select = Select(self._events, _driver(asked, by_time=by_time, by_sorting=True))
         if select.driver == "timestamp":
             select.add_window(asked)
         elif by_time and select.driver in _BY_KIND:
@@ -247,28 +234,28 @@ class Statements:
         else:
             return None
         return (
-            f"SELECT count(*) < {_FEW} FROM"
-            f" (SELECT 1 FROM {self.events} e WHERE {select.where} LIMIT {_FEW})"
+            f"SELECT count(*) < {_MOST_SORTED} FROM"
+            f" (SELECT 1 FROM {self._events} WHERE {select.where} LIMIT {_MOST_SORTED})"
         ), select.values
 
-    def selects(self, page: PageRequest, *, few: bool = False) -> list[Select]:
+    def selects(self, page: PageRequest, *, by_sorting: bool = False) -> list[Select]:
         """Return what finds the matches together: a SELECT or more for each alternative.
 
-        ``few`` tells what came of ``probe``.
+        ``by_sorting`` tells what came of ``probe``.
         """
-        by_type = not few and page.order_by == "sequence"
+        by_type = not by_sorting and page.order_by == "sequence"
         selects = []
         for alternative in page.query.any_of or (None,):
             asked = _Asked(low=page.after, high=MAX_INT64 if page.up_to is None else page.up_to)
             if not (asked.add(page.query) and (alternative is None or asked.add(alternative))):
                 continue
             types = asked.event_types
-            if by_type and 0 < len(types) <= _FEW_TYPES and not asked.is_selective:
+            if by_type and 0 < len(types) <= _MOST_TYPES and not asked.is_selective:
                 for event_type in types:
                     asked.event_types = (event_type,)
-                    selects.append(self._select(asked, page, few=few))
+                    selects.append(self._select(asked, page, by_sorting=by_sorting))
             else:
-                selects.append(self._select(asked, page, few=few))
+                selects.append(self._select(asked, page, by_sorting=by_sorting))
         return selects or [self._nothing()]
 
     def page(self, page: PageRequest, selects: Sequence[Select]) -> Statement:
@@ -278,12 +265,12 @@ class Statements:
         if len(selects) == 1 and not (first.driver == "timestamp" and page.order_by == "sequence"):
             return _page(page, first.source, first.where, first.values, first.key)
         sequences, values = self.firsts(page, selects)
-        return _page(page, f"{self.events} e", f"e.sequence IN ({sequences})", values)
+        return _page(page, self._events, f"e.sequence IN ({sequences})", values)
 
     def among(self, page: PageRequest, sequences: Iterable[int]) -> Statement:
         """A page of those events."""
         where = "e.sequence IN (SELECT value FROM json_each(?))"
-        return _page(page, f"{self.events} e", where, [json.dumps(list(sequences))])
+        return _page(page, self._events, where, [json.dumps(list(sequences))])
 
     def firsts(self, page: PageRequest, selects: Sequence[Select]) -> Statement:
         """The sequences among which the page is: the first matches of each SELECT."""
@@ -305,13 +292,13 @@ class Statements:
         return f"SELECT count(*) FROM ({every})", values
 
     def _nothing(self) -> Select:
-        select = Select(f"{self.events} e", "sequence")
+        select = Select(self._events, "sequence")
         select.add("0")
         return select
 
-    def _select(self, asked: _Asked, page: PageRequest, *, few: bool) -> Select:
-        driver = _driver(asked, by_time=page.order_by == "timestamp", few=few)
-        select = Select(f"{self.events} e", driver)
+    def _select(self, asked: _Asked, page: PageRequest, *, by_sorting: bool) -> Select:
+        driver = _driver(asked, by_time=page.order_by == "timestamp", by_sorting=by_sorting)
+        select = Select(self._events, driver)
         tags = asked.tags
         if driver == "entity_id":
             self._go_along_chain(select, asked, page)
@@ -368,7 +355,7 @@ class Statements:
     def _add_tags(self, select: Select, tags: Sequence[str]) -> None:
         """Only events with all these tags."""
         has_tag = self._texts["has_tag"]
-        if len(tags) <= _FEW_TAGS:
+        if len(tags) <= _MOST_TAGS:
             for tag in tags:
                 select.add(has_tag.format(tag="?"), tag)
         else:
@@ -392,19 +379,9 @@ def _order(page: PageRequest, key: str) -> str:
 
 
 @lru_cache
-def insertion(table: str, width: int, count: int) -> str:
-    """Insert so many rows. (OR FAIL: what went wrong is undone by who began; undoing it here would
-    take SQLite a journal for every statement.)"""
-    return f"INSERT OR FAIL INTO {table} VALUES {_rows(width, count)}"
-
-
-@lru_cache
 def _with_rows(text: str, width: int, count: int) -> str:
-    return text.format(rows=_rows(width, count))
-
-
-def _rows(width: int, count: int) -> str:
-    return ", ".join([f"(?{', ?' * (width - 1)})"] * count)
+    row = f"(?{', ?' * (width - 1)})"
+    return text.format(rows=", ".join([row] * count))
 
 
 def text_of(name: str, namespace: str) -> str:

@@ -1,6 +1,16 @@
--- The statements of one log that are longer than a line, each under its name. {namespace} is the
--- log's name, {columns} what records.py reads; what else stands in braces is put in for each query.
+-- The statements of one log, each under its name. {namespace} is the log's name, {columns} what
+-- records.py reads; what else stands in braces is put in for each query.
 -- Tables are qualified, so that no temporary table hides one.
+
+-- name: has_log
+SELECT 1 FROM main.sqlite_master WHERE name = '{namespace}_log';
+
+-- name: read_log
+SELECT log_id, least_reader, least_writer FROM main.{namespace}_log;
+
+-- name: lock
+-- Takes the write lock in a transaction that began without it.
+UPDATE main.{namespace}_log SET id = id WHERE 0;
 
 -- name: head
 -- The log's id, its highest sequence and when that was recorded. (The id with it: whoever asks how
@@ -15,6 +25,23 @@ WITH k(entity_type, entity_id, tenant_id) AS (VALUES {rows})
 SELECT n.entity_type, n.entity_id, n.tenant_id, n.first_sequence, n.last_sequence, n.version
 FROM k CROSS JOIN main.{namespace}_entities n
     ON n.entity_id = k.entity_id AND n.entity_type = k.entity_type AND n.tenant_id = k.tenant_id;
+
+-- name: insert_events
+-- OR FAIL: what went wrong is undone by who began; undoing it here would take SQLite a journal for
+-- every statement.
+INSERT OR FAIL INTO main.{namespace}_events VALUES {rows};
+
+-- name: insert_entities
+INSERT OR FAIL INTO main.{namespace}_entities VALUES {rows};
+
+-- name: insert_tags
+INSERT OR FAIL INTO main.{namespace}_tags VALUES {rows};
+
+-- name: insert_segment
+INSERT OR IGNORE INTO main.{namespace}_segments VALUES (?);
+
+-- name: update_entity
+UPDATE main.{namespace}_entities SET version = ?, last_sequence = ? WHERE first_sequence = ?;
 
 -- name: find
 -- The events of some tenants and ids.

@@ -442,6 +442,7 @@ def test_a_locked_file_is_told_after_the_timeout_with_who_holds_it(
         store.append(an_event())
     assert 0.25 < monotonic() - began < 2
     assert not caught.value.may_have_written
+    assert not caught.value.transient
 
     other.execute("ROLLBACK")
     assert store.append(an_event()).sequence == 1

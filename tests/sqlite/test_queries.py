@@ -55,13 +55,13 @@ IF_FEW = {
 Connect = Callable[..., sqlite3.Connection]
 
 
-def statement_of(page: PageRequest, *, few: bool = False) -> Statement:
+def statement_of(page: PageRequest, *, by_sorting: bool = False) -> Statement:
     statements = Statements("eventstore")
-    return statements.page(page, statements.selects(page, few=few))
+    return statements.page(page, statements.selects(page, by_sorting=by_sorting))
 
 
-def plan_of(connect: Connect, page: PageRequest, *, few: bool = False) -> str:
-    sql, values = statement_of(page, few=few)
+def plan_of(connect: Connect, page: PageRequest, *, by_sorting: bool = False) -> str:
+    sql, values = statement_of(page, by_sorting=by_sorting)
     rows = connect().execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
     return "\n".join(row[3] for row in rows)
 
@@ -90,7 +90,7 @@ class TestPlans:
         query = EventQuery(**{field: FIELDS[field][0]})
         page = PageRequest(query=query, limit=10, order_by=order_by)  # type: ignore[arg-type]  # one of two
 
-        assert index in plan_of(connect, page, few=True)
+        assert index in plan_of(connect, page, by_sorting=True)
 
     @pytest.mark.parametrize(
         "field", ["entity_type", "workflow_id", "tenant_id", "event_types", "tags", "to_sequence"]
@@ -157,7 +157,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_every_pair_of_fields_finds_what_the_reference_finds(
     both: Any, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(selecting, "_FEW", few)
+    monkeypatch.setattr(selecting, "_MOST_SORTED", few)
     memory, store, events = both
     event, later = events[700], events[900]
     filters: list[dict[str, Any]] = [
