@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -117,7 +117,16 @@ def _mongodb(url: str) -> dict[str, Any]:
 
 
 def _sqlite(url: str) -> dict[str, Any]:
-    return {"joins": SqliteJoins(unquote(urlsplit(url).path)[1:])}
+    path = unquote(urlsplit(url).path)[1:]
+
+    def set_formats(namespace: str, least_reader: int, least_writer: int) -> None:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(
+                f"UPDATE {namespace}_log SET least_reader = ?, least_writer = ?",
+                (least_reader, least_writer),
+            )
+
+    return {"joins": SqliteJoins(path), "set_formats": set_formats}
 
 
 class SqliteJoins(Joins):
