@@ -1,11 +1,12 @@
-"""Connections to PostgreSQL: one to write by, those lent to readers, and how long each may take."""
+"""Connections to PostgreSQL: one to append by, those to read by, and how long each may take."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from math import ceil, inf
 from time import monotonic
 from typing import Any, Final
@@ -14,11 +15,11 @@ import psycopg
 from psycopg import errors
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from eventstore.backend import Durability, Settings, as_integer, deadline, time_left
+from eventstore.backend import Durability, Settings, deadline, time_left, translating
 from eventstore.errors import ConfigurationError, StoreClosedError, StoreUnavailableError
 from eventstore_postgres.options import driver_arguments
 from eventstore_postgres.selecting import load
-from eventstore_postgres.translation import connecting, translated
+from eventstore_postgres.translation import classify, classify_unconnected
 
 OLDEST_SERVER: Final = 130000
 
@@ -31,6 +32,8 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
 
     deadline: float = inf
     """By ``time.monotonic()``."""
+    is_checked: bool = False
+    """Whether its server was looked at, and its settings made where they stay."""
 
     @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -71,21 +74,22 @@ class _Loan:
 
 
 class Sessions:
-    """All connections of one store: some to read by, and others for as long as needed."""
+    """All connections of one store: one to append by, some to read by, and others for as long as
+    needed."""
 
     def __init__(self, settings: Settings) -> None:
         self.timeout: Final = settings.timeout
         self.spare: Final = min(max(settings.timeout / 10, 0.2), 0.5)
         """Seconds that the server is given longer than itself to say that time is up."""
         self._where: Final = settings.safe_url
-        self._namespace: Final = settings.namespace
         self._conninfo, self._kwargs = driver_arguments(settings)
-        self.held: Final = self._kwargs["prepare_threshold"] is not None
-        """Whether a connection keeps a session: not so behind a pooler of transactions."""
-        self._most_lent = as_integer(
-            "pool_size", settings.own_options.get("pool_size", 10), least=1, most=1000
-        )
-        self._relaxed = settings.durability is Durability.RELAXED
+        self.settled_once: Final = self._kwargs["prepare_threshold"] is not None
+        """Whether what is set for a session stays set. Not so behind a pooler that gives each
+        transaction whichever server process is free: there every transaction of an append begins
+        by setting what it depends on, nothing is prepared, and nobody can LISTEN."""
+        self._classify: Final = partial(classify, log=settings.namespace)
+        self._most_lent: Final[int] = settings.own_options["pool_size"]
+        self._relaxed: Final = settings.durability is Durability.RELAXED
         self._left_to_parent: list[Any] = []
         self._closed = False
         self._begin()
@@ -97,20 +101,36 @@ class Sessions:
         self._loans: set[_Loan] = set()
         self._idle: deque[tuple[Session, float]] = deque()
         """And since when; lent from the right end, so that few are kept busy."""
+        self._writer: Session | None = None
 
     def connect(self, timeout: float = inf) -> Session:
         """Return a new connection, which the caller closes."""
-        with deadline(min(timeout, self.timeout)):
-            with connecting(self._where):
-                session = Session.connect(self._conninfo, **self._kwargs)
-            try:
-                # Apart, for the reasons why no connection is made say nothing of one that stands.
-                with translated(f"cannot connect to {self._where}"):
-                    self._configure(session)
-            except BaseException:
-                session.close()
-                raise
+        session = self._connect(timeout)
+        self._check(session)
+        return session
+
+    def _connect(self, timeout: float) -> Session:
+        with (
+            deadline(min(timeout, self.timeout)),
+            translating(classify_unconnected, f"cannot connect to {self._where}"),
+        ):
+            session = Session.connect(self._conninfo, **self._kwargs)
+            session.deadline = monotonic() + time_left(self.timeout) + self.spare
             return session
+
+    def writing(self, timeout: float, *, checked: bool = True) -> AbstractContextManager[Session]:
+        """Lend the session that appends, to one thread at a time.
+
+        ``checked``: whether its server was looked at, so that it is known as PostgreSQL.
+        """
+        end = monotonic() + timeout
+        session = self._writer
+        if session is None or session.closed:
+            self._writer = None
+            self._writer = session = self._connect(timeout)
+        if checked and not session.is_checked:
+            self._check(session)
+        return self.bounded(session, end - monotonic())
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -122,7 +142,7 @@ class Sessions:
                 loan.session = self.connect()
             with (
                 self.bounded(loan.session, time_left(self.timeout)),
-                translated("the query failed", log=self._namespace),
+                translating(self._classify, "the query failed"),
             ):
                 yield loan.session
         finally:
@@ -164,12 +184,12 @@ class Sessions:
             over.close()
 
     @contextmanager
-    def bounded(self, session: Session, timeout: float) -> Iterator[None]:
+    def bounded(self, session: Session, timeout: float) -> Iterator[Session]:
         """End what takes longer than ``timeout``; after any exception leave ``session`` either
         idle or closed."""
         session.deadline = monotonic() + timeout + self.spare
         try:
-            yield
+            yield session
         except StoreUnavailableError:
             _leave_idle(session)
             if session.closed:
@@ -182,7 +202,7 @@ class Sessions:
     def begin(self, session: Session) -> None:
         """Begin a transaction that depends on none of the role's defaults."""
         session.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-        if not self.held:
+        if not self.settled_once:
             self._settle(session, local=True)
 
     def _settle(self, session: Session, *, local: bool) -> None:
@@ -203,15 +223,29 @@ class Sessions:
         with self._lock:
             self._closed = True
             self._returned.notify_all()
+        if self._writer is not None:
+            self._writer.close()
         self._close_idle()
 
     def after_fork(self, *others: object) -> None:
         """Keep the parent's connections from being used or closed in this process."""
-        self._left_to_parent += [self._idle, self._loans, *others]
+        self._left_to_parent += [self._idle, self._loans, self._writer, *others]
         self._begin()
 
-    def _configure(self, session: Session) -> None:
-        session.deadline = monotonic() + time_left(self.timeout) + self.spare
+    def _check(self, session: Session) -> None:
+        """Make a session ready for use; close it where it cannot be."""
+        try:
+            # Not the reasons why no connection is made, which say nothing of one that stands.
+            with translating(classify, f"cannot connect to {self._where}"):
+                self._look_at_server(session)
+                if self.settled_once:
+                    self._settle(session, local=False)
+            session.is_checked = True
+        except BaseException:
+            session.close()
+            raise
+
+    def _look_at_server(self, session: Session) -> None:
         if session.info.server_version < OLDEST_SERVER:
             raise ConfigurationError(
                 f"PostgreSQL 13 or later is needed, not {session.info.server_version // 10000}"
@@ -222,8 +256,6 @@ class Sessions:
                 f"the database's encoding must be UTF8, not {encoding}: create it with"
                 " ENCODING 'UTF8' TEMPLATE template0"
             )
-        if self.held:
-            self._settle(session, local=False)
 
     def _close_idle(self) -> None:
         with self._lock:
