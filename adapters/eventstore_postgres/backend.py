@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from secrets import randbits
 from time import monotonic
 from typing import Any, ClassVar, Final, Self
 from uuid import UUID
@@ -30,7 +31,8 @@ from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore_postgres import joining, opening, records
 from eventstore_postgres.appending import Appender, OpenLog, find
-from eventstore_postgres.connections import Session, Sessions
+from eventstore_postgres.clients import ClientSessions
+from eventstore_postgres.connections import Guest, Lent, OwnSessions
 from eventstore_postgres.options import OPTIONS
 from eventstore_postgres.selecting import Where, page_query, reads_entity, statement, where
 from eventstore_postgres.translation import classify
@@ -46,7 +48,8 @@ class PostgresBackend(Backend):
     def __init__(self, settings: Settings) -> None:
         self._settings: Final = settings
         self._namespace: Final = settings.namespace
-        self._sessions: Final = Sessions(settings)
+        lent = settings.own_options["client"] is not None
+        self._sessions: Final = ClientSessions(settings) if lent else OwnSessions(settings)
         self._notify: Final = settings.own_options["notify"] and self._sessions.settled_once
         self._classify: Final = partial(classify, log=self._namespace)
         self._listener: Listener | None = None
@@ -58,6 +61,26 @@ class PostgresBackend(Backend):
         backend = cls(settings)
         with backend._sessions.writing(time_left(settings.timeout), checked=False):
             return backend
+
+    def engine_doubt(self) -> str | None:
+        sessions, timeout = self._sessions, time_left(self._settings.timeout)
+        with (
+            # Its settings are not made yet: another engine may not know them.
+            sessions.writing(timeout, checked=False) as session,
+            translating(classify, "the server cannot be asked what it is"),
+        ):
+            ((version,),) = session.execute("SELECT pg_catalog.version()").fetchall()
+        doubt = opening.doubt_about(version)
+        if doubt is not None or not sessions.settled_once:
+            return doubt  # (behind a pooler, a second session may have to wait for this one)
+        lock = "SELECT pg_catalog.pg_try_advisory_xact_lock(%b)", (records.int8(randbits(63)),)
+        with self._transaction("the server's locks cannot be tried") as session:
+            ((locked,),) = session.execute(*lock).fetchall()
+            with sessions.reading() as other:
+                ((locked_twice,),) = other.execute(*lock).fetchall()
+        if locked_twice or not locked:
+            return "an advisory lock of one session does not exclude another"
+        return None
 
     def look(self) -> Found | None:
         with self._transaction("the log cannot be opened") as session:
@@ -78,7 +101,7 @@ class PostgresBackend(Backend):
             return opening.remove(session, self._namespace)
 
     @contextmanager
-    def _transaction(self, what: str) -> Iterator[Session]:
+    def _transaction(self, what: str) -> Iterator[Lent]:
         with (
             self._sessions.writing(time_left(self._settings.timeout)) as session,
             translating(classify, what),
@@ -162,7 +185,9 @@ class PostgresBackend(Backend):
         ):
             place = joining.place_of(cursor, self._namespace)
             if place != self._place:
-                with self._sessions.connect() as session:  # the server may have been restarted
+                with (
+                    self._sessions.connected_anew() as session
+                ):  # the server may have been restarted
                     present = joining.place_of(session.cursor(), self._namespace)
                 joining.check_place(place, self._place, present, self._namespace)
                 self._place = present
@@ -180,7 +205,9 @@ class PostgresBackend(Backend):
             return Appender(cursor, self._log, 0).holds_lock()
 
     def _guest_cursor(self, connection: Any, timeout: float) -> psycopg.Cursor[Any]:
-        return joining.guest_cursor(connection, timeout + self._sessions.spare)
+        guest = Guest(connection)
+        guest.deadline = monotonic() + timeout + self._sessions.spare
+        return guest.cursor()
 
     # --- Reading
 
@@ -239,7 +266,7 @@ class PostgresBackend(Backend):
             self._listener.wait(timeout)
 
     def _new_listener(self) -> Listener | None:
-        if not self._notify:
+        if not (self._notify and isinstance(self._sessions, OwnSessions)):
             return None
         channel = f"eventstore_{self._place[2]}"
         return Listener(self._sessions.connect, channel, self._settings.timeout)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Any
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.rows import tuple_row
 
 from eventstore.backend import Durability, replaced, report_risk
 from eventstore.errors import ConfigurationError, TransactionConflictError
-from eventstore_postgres import records
-from eventstore_postgres.connections import GuestCursor
 from eventstore_postgres.selecting import statement
 
 Place = tuple[object, ...]
@@ -24,14 +20,6 @@ def place_of(cursor: psycopg.Cursor[Any], namespace: str) -> Place:
     """Return where the log of a namespace is."""
     (place,) = cursor.execute(statement(namespace, "place"), (), binary=True).fetchall()
     return tuple(place)
-
-
-def guest_cursor(connection: psycopg.Connection[Any], timeout: float) -> GuestCursor:
-    """Return a cursor that depends on nothing that was set for the caller's connection."""
-    cursor = GuestCursor(connection, row_factory=tuple_row)
-    cursor.deadline = monotonic() + timeout
-    records.adapt(cursor.adapters)
-    return cursor
 
 
 def check_connection(connection: object) -> None:

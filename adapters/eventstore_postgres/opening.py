@@ -1,15 +1,15 @@
-"""A namespace in the database: a schema that holds one log. Found, made, removed, printed.
-
-All of it in a transaction whose search path is settled.
+"""What server answers, and a namespace in its database: a schema that holds one log. Found, made,
+removed, printed, in a transaction whose search path is settled.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from eventstore.backend import Found, Settings
 from eventstore.errors import ConfigurationError
-from eventstore_postgres.connections import Session
+from eventstore_postgres.connections import Lent
 from eventstore_postgres.selecting import load, statement, within
 
 FORMAT: Final = 1
@@ -28,7 +28,36 @@ _OURS: Final = {
 }
 
 
-def look(session: Session, settings: Settings) -> Found | None:
+_POSTGRESQL: Final = re.compile(r"PostgreSQL \d.*, compiled by ")
+"""What ``version()`` of PostgreSQL says, however it was built, packaged and hosted."""
+
+_OTHERS: Final = {
+    "CockroachDB": "CockroachDB",
+    "CrateDB": "CrateDB",
+    "EDB Postgres": "EDB Postgres Extended Server",
+    "EnterpriseDB": "EDB Postgres Advanced Server",
+    "Greenplum": "Greenplum",
+    "Materialize": "Materialize",
+    "QuestDB": "QuestDB",
+    "Redshift": "Amazon Redshift",
+    "RisingWave": "RisingWave",
+    "openGauss": "openGauss",
+    "-YB-": "YugabyteDB",
+}
+"""Engines of their own that speak its protocol, by a word of what they say."""
+
+
+def doubt_about(version: str) -> str | None:
+    """Return which engine it is whose ``version()`` says that, where it is not PostgreSQL."""
+    for word, engine in _OTHERS.items():
+        if word.lower() in version.lower():
+            return f"it is {engine}"
+    if _POSTGRESQL.match(version):
+        return None
+    return f"it calls itself {version!r:.80}, not what PostgreSQL does"
+
+
+def look(session: Lent, settings: Settings) -> Found | None:
     """Return what the log in a namespace says of itself, None where there is none.
 
     ConfigurationError where a part of it belongs to a role that is not to be trusted: who owns
@@ -52,14 +81,14 @@ def look(session: Session, settings: Settings) -> Found | None:
     return found
 
 
-def make(session: Session, settings: Settings) -> None:
+def make(session: Lent, settings: Settings) -> None:
     """Make the log, unless another process was faster."""
     _lock(session, settings.namespace)
     if not _is_there(session, settings.namespace):
         session.execute(_creation(settings))
 
 
-def remove(session: Session, namespace: str) -> bool:
+def remove(session: Lent, namespace: str) -> bool:
     """Remove the log in a namespace; return whether it was there."""
     _lock(session, namespace)
     found = _is_there(session, namespace)
@@ -85,11 +114,11 @@ def _creation(settings: Settings) -> str:
     return within(settings.namespace, "\n".join(load(name) for name in files))
 
 
-def _lock(session: Session, namespace: str) -> None:
+def _lock(session: Lent, namespace: str) -> None:
     session.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_CREATE_LOCK, namespace))
 
 
-def _check_owners(session: Session, settings: Settings) -> None:
+def _check_owners(session: Lent, settings: Settings) -> None:
     trusted = settings.own_options["owner"]
     if trusted is None and settings.own_options["strict"]:
         trusted = STRICT_OWNER
@@ -106,7 +135,7 @@ def _check_owners(session: Session, settings: Settings) -> None:
         )
 
 
-def _is_there(session: Session, namespace: str) -> bool:
+def _is_there(session: Lent, namespace: str) -> bool:
     """Return whether there is a log; ConfigurationError for tables that are not ours."""
     found = dict(session.execute(statement(namespace, "tables")).fetchall())
     if not found:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from inspect import iscoroutinefunction
 from math import ceil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 
 import psycopg
 from psycopg import conninfo, pq
@@ -27,6 +28,27 @@ def _as_role(name: str, value: object) -> str:
     return value
 
 
+class Pool(Protocol):
+    """A ``psycopg_pool.ConnectionPool``."""
+
+    closed: bool
+
+    def getconn(self, timeout: float | None = None) -> psycopg.Connection[Any]:
+        """Take a connection."""
+
+    def putconn(self, conn: psycopg.Connection[Any]) -> None:
+        """Give it back."""
+
+
+def _as_pool(name: str, value: object) -> Pool:
+    take = getattr(value, "getconn", None)
+    if take is None or iscoroutinefunction(take):
+        raise ConfigurationError(
+            f"{name}: must be a psycopg_pool.ConnectionPool, not {shown(value)}"
+        )
+    return cast("Pool", value)
+
+
 def _as_threshold(name: str, value: object) -> int | None:
     return None if value in (None, "None", "none") else as_integer(name, value)
 
@@ -41,6 +63,7 @@ def _as_primary(name: str, value: object) -> object:
 
 OPTIONS: Final = Options(
     own={
+        "client": Option(_as_pool),
         "notify": Option(as_flag, True),
         "owner": Option(_as_role),
         "pool_size": Option(partial(as_integer, least=1, most=1000), 10),
