@@ -69,8 +69,18 @@ def _postgres(url: str) -> dict[str, Any]:
         PostgresJoins,  # its driver need not be installed for the others
     )
 
+    def set_formats(namespace: str, least_reader: int, least_writer: int) -> None:
+        import psycopg
+
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                f'UPDATE "{namespace}".log SET least_reader = %s, least_writer = %s',
+                (least_reader, least_writer),
+            )
+
     return {
         "joins": PostgresJoins(url),
+        "set_formats": set_formats,
         "voiding_options": (
             ("options", "-csynchronous_commit=off"),
             ("replication", "database"),
