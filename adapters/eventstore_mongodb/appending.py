@@ -31,7 +31,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
@@ -45,13 +45,15 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from eventstore.backend import (
     INSTANT,
     Accepted,
+    AnotherPastError,
     Batch,
+    Condition,
+    EventKey,
     LogState,
     Outcome,
-    PageRequest,
-    entities_of,
     keys_of,
     plan,
+    state_of,
     twins_of,
 )
 from eventstore.errors import (
@@ -61,7 +63,9 @@ from eventstore.errors import (
     LogReplacedError,
     StoreUnavailableError,
 )
-from eventstore_mongodb.connections import in_doubt, is_passing, surely_unsent, translated
+from eventstore.event import Entity, Event
+from eventstore.query import EventQuery
+from eventstore_mongodb.connections import conflict, in_doubt, is_passing, surely_unsent, translated
 from eventstore_mongodb.reading import CommitReader, Commits
 from eventstore_mongodb.records import (
     ONLY_IDS,
@@ -164,7 +168,7 @@ class Appender:
         """Commit a group as ``Backend.commit`` does."""
         deadline = time.monotonic() + timeout
         known, self._known = self._known, None  # kept only where all goes well
-        known = self._caught_up(known, deadline)
+        known = self._caught_up(known, deadline, looked_to=_looked_to(group))
         state = self._state(group, known)
         while True:
             planned = plan(group, state)
@@ -191,6 +195,8 @@ class Appender:
         """Commit a batch within a transaction, in which this appender reads and inserts."""
         known = _Known.of(self._reader.tail(), time.monotonic())
         planned = plan([batch], self._state([batch], known))
+        if known.last < _looked_to([batch]) and isinstance(planned.outcomes[0], AnotherPastError):
+            raise conflict()  # the transaction sees less than has been seen outside of it
         if planned.accepted:
             written = self._written(planned.accepted)
             if written.size > self._max_bytes:
@@ -204,35 +210,13 @@ class Appender:
 
     def _state(self, group: Sequence[Batch], known: _Known) -> LogState:
         """Return what the planner asks for. The tail was read before all of it."""
-        versions = known.versions
-        entities = entities_of(group)
-        unknown = [entity for entity in entities if entity_key(entity) not in versions]
-        found = self._reader.versions(unknown, known.last)
-        versions.update((entity_key(entity), found.get(entity, 0)) for entity in unknown)
-        twins = self._reader.with_ids(keys_of(group), known.last)
-        return LogState(
-            head=known.last,
-            recorded_at=known.recorded_at,
-            now=self._now(),
-            versions={entity: versions[entity_key(entity)] for entity in entities},
-            twins=twins_of(twins),
-            matches=[self._first_match(batch, known.last, 0) for batch in group],
-        )
+        return state_of(_View(self._reader, known, self._now(), group), group)
 
-    def _first_match(self, batch: Batch, head: int, looked_to: int) -> int:
-        """Return the sequence of an event that fails the batch's condition, of those that
-        neither the core nor the last attempt has looked at; 0 if there is none."""
-        condition = batch.condition
-        if condition is None or (after := max(condition.checked_to, looked_to)) >= head:
-            return 0
-        page = PageRequest(query=condition.query, after=after, up_to=head, limit=1)
-        found = self._reader.page(page)
-        return found[0].sequence if found else 0
-
-    def _caught_up(self, known: _Known | None, deadline: float) -> _Known:
-        """Return what is known, brought up to the tail of the log."""
+    def _caught_up(self, known: _Known | None, deadline: float, *, looked_to: int = 0) -> _Known:
+        """Return what is known, brought up to the tail of the log; ``looked_to`` is where someone
+        else has seen it reach."""
         now = time.monotonic()
-        if known is not None and now - known.seen_at < self._trusted:
+        if known is not None and known.last >= looked_to and now - known.seen_at < self._trusted:
             return known  # at worst stale: it loses, and looks then
         if known is not None and (news := self._follows(known, WITHOUT_EVENTS)) is not None:
             return known.with_news(news, now)
@@ -270,7 +254,7 @@ class Appender:
         """Return ``known`` and ``state`` brought up to the tail, by what came since if possible.
 
         That is one short read: so whoever has lost is quicker than one who begins, and nobody
-        starves.
+        starves. What was seen of the past still holds, for the link that was the newest stands.
         """
         now = time.monotonic()
         news = self._follows(known, ONLY_IDS)
@@ -286,10 +270,18 @@ class Appender:
             versions={entity: known.versions[entity_key(entity)] for entity in state.versions},
             twins=state.twins,
             matches=[
-                match or self._first_match(batch, known.last, looked_to)
+                match or self._match_since(batch.condition, looked_to, known.last)
                 for batch, match in zip(group, state.matches, strict=True)
             ],
         )
+
+    def _match_since(self, condition: Condition | None, looked_to: int, head: int) -> int:
+        """Return the sequence of an event above ``looked_to`` that fails a condition, 0 if none
+        does."""
+        if condition is None or condition.match:
+            return 0
+        after = max(condition.checked_to, looked_to)
+        return self._reader.first_match(condition.query, after, head) if after < head else 0
 
     def _remember(self, known: _Known) -> None:
         if len(known.versions) < _KNOWN_ENTITIES:
@@ -407,6 +399,51 @@ class Appender:
             f"the batch takes {size} bytes, but a batch may take as many as a MongoDB document,"
             f" {self._max_bytes}: append it in parts"
         )
+
+
+class _View:
+    """The log up to a tail that is known: what the planner asks for."""
+
+    def __init__(
+        self, reader: CommitReader, known: _Known, now: datetime, group: Sequence[Batch]
+    ) -> None:
+        self._reader = reader
+        self._known = known
+        self._now = now
+        # The planner asks for twins and for witnesses; one look answers both.
+        found = reader.with_ids([*keys_of(group), *_witnesses_of(group)], known.last)
+        self._by_identity = twins_of(event for event in found if event.sequence <= known.last)
+
+    def head(self) -> tuple[int, datetime | None]:
+        return self._known.last, self._known.recorded_at
+
+    def now(self) -> datetime:
+        return self._now
+
+    def versions(self, entities: Collection[Entity]) -> Mapping[Entity, int]:
+        versions = self._known.versions
+        unknown = [entity for entity in entities if entity_key(entity) not in versions]
+        found = self._reader.versions(unknown, self._known.last)
+        versions.update((entity_key(entity), found.get(entity, 0)) for entity in unknown)
+        return {entity: versions[entity_key(entity)] for entity in entities}
+
+    def find(self, keys: Sequence[EventKey]) -> list[Event]:
+        found = (self._by_identity.get((tenant_id, id_.bytes)) for tenant_id, id_ in keys)
+        return [event for event in found if event is not None]
+
+    def first_match(self, query: EventQuery, after: int, up_to: int) -> int:
+        return self._reader.first_match(query, after, up_to)
+
+
+def _witnesses_of(group: Sequence[Batch]) -> list[EventKey]:
+    conditions = (batch.condition for batch in group)
+    return [each.witness for each in conditions if each is not None and each.witness is not None]
+
+
+def _looked_to(group: Sequence[Batch]) -> int:
+    """Return how far the core has seen the log reach."""
+    conditions = (batch.condition for batch in group)
+    return max((each.checked_to for each in conditions if each and each.witness), default=0)
 
 
 class _Written(NamedTuple):

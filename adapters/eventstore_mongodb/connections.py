@@ -319,16 +319,16 @@ def transaction_errors() -> Iterator[None]:
     try:
         yield
     except pymongo.errors.DuplicateKeyError as error:
-        raise _conflict() from error
+        raise conflict() from error
     except PyMongoError as error:
         if error.has_error_label("TransientTransactionError"):
-            raise _conflict() from error
+            raise conflict() from error
         if isinstance(error, InvalidOperation):
             raise ConfigurationError(f"connection: {error}") from error
         raise
 
 
-def _conflict() -> TransactionConflictError:
+def conflict() -> TransactionConflictError:
     return TransactionConflictError(
         "another append came first, or the server was lost: abort the transaction and run it again"
     )

@@ -170,6 +170,11 @@ class CommitReader:
         self._remember_place(page, taken)
         return taken
 
+    def first_match(self, query: EventQuery, after: int, up_to: int) -> int:
+        """Return the sequence of an event in between that matches, 0 if none does."""
+        page = PageRequest(query=query, after=after, up_to=up_to, limit=1)
+        return next((event.sequence for event in self.page(page)), 0)
+
     # --- By identity
 
     def with_ids(self, keys: Sequence[EventKey], head: int | None = None) -> list[Event]:
