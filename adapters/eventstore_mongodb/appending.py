@@ -34,6 +34,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, Self
 
@@ -51,9 +52,11 @@ from eventstore.backend import (
     EventKey,
     LogState,
     Outcome,
+    Trouble,
     keys_of,
     plan,
     state_of,
+    translated,
     twins_of,
 )
 from eventstore.errors import (
@@ -65,7 +68,6 @@ from eventstore.errors import (
 )
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
-from eventstore_mongodb.connections import conflict, in_doubt, is_passing, surely_unsent, translated
 from eventstore_mongodb.reading import CommitReader, Commits
 from eventstore_mongodb.records import (
     ONLY_IDS,
@@ -78,6 +80,7 @@ from eventstore_mongodb.records import (
     commit_of,
     entity_key,
 )
+from eventstore_mongodb.translation import CONFLICT, in_doubt, several_inserted, understood
 
 _CATCH_UP: Final = 64
 """Commits of others looked through one by one, rather than to forget what was known."""
@@ -146,16 +149,17 @@ class Appender:
         *,
         max_bytes: int,
         now: Callable[[], datetime],
-        insert: Callable[[Sequence[RawBSONDocument]], object],
         log_format: int,
         check_log: Callable[[], None],
-        trusted: float = TRUSTED,
+        trusted: float,
+        **session: Any,
     ) -> None:
-        """``max_bytes`` is what a commit may have; ``insert`` puts documents into ``commits``;
-        ``check_log`` raises LogReplacedError where this is no longer the log that was opened;
-        ``trusted`` is for how many seconds a tail is."""
+        """``max_bytes`` is what a commit may have; ``check_log`` raises LogReplacedError where
+        this is no longer the log that was opened; ``trusted`` is for how many seconds a tail
+        is."""
         self._commits = commits
-        self._put = insert
+        self._put: Callable[[Sequence[RawBSONDocument]], None]
+        self._put = partial(_put, commits, **session)
         self._log_format = log_format
         self._reader = reader
         self._max_bytes = max_bytes
@@ -196,7 +200,7 @@ class Appender:
         known = _Known.of(self._reader.tail(), time.monotonic())
         planned = plan([batch], self._state([batch], known))
         if known.last < _looked_to([batch]) and isinstance(planned.outcomes[0], AnotherPastError):
-            raise conflict()  # the transaction sees less than has been seen outside of it
+            raise translated(CONFLICT)  # the transaction sees less than has been seen outside of it
         if planned.accepted:
             written = self._written(planned.accepted)
             if written.size > self._max_bytes:
@@ -338,19 +342,17 @@ class Appender:
                     return False
                 doubt = error  # own or another's: to be seen once a majority has it
             except PyMongoError as error:
-                passes = is_passing(error)
-                is_sent |= is_sending and passes and not surely_unsent(error)
+                fault = understood(error)
+                is_sent |= is_sending and not fault.settled
                 if is_stored or is_sent:
                     doubt = error
-                if doubt is None and not passes:
-                    raise translated(error) from error
-                if not passes:
-                    raise in_doubt(error) from error
+                if fault.trouble is not Trouble.PASSING:
+                    raise translated(fault) if doubt is None else in_doubt(fault) from error
                 if time.monotonic() >= deadline:
                     raise StoreUnavailableError(
                         "no answer came in time to whether the append was stored (the server is"
                         " gone, or another session's open transaction holds the log:"
-                        f" db.currentOp() shows it): {error}",
+                        f" db.currentOp() shows it): {fault.said}",
                         may_have_written=doubt is not None,
                     ) from error
             is_repeated = True
@@ -444,6 +446,14 @@ def _looked_to(group: Sequence[Batch]) -> int:
     """Return how far the core has seen the log reach."""
     conditions = (batch.condition for batch in group)
     return max((each.checked_to for each in conditions if each and each.witness), default=0)
+
+
+def _put(commits: Commits, documents: Sequence[RawBSONDocument], **session: Any) -> None:
+    if len(documents) == 1:
+        commits.insert_one(documents[0], **session)
+    else:
+        with several_inserted():  # in a transaction, the first that is refused ends it
+            commits.insert_many(documents, ordered=bool(session), **session)
 
 
 class _Written(NamedTuple):

@@ -74,7 +74,7 @@ def _pieces_by_time(
         times = {"time_index": time_range(time_class, lowest, highest)}
         found = reader.find({**clause, **times}).sort("time_index", sign).batch_size(_BATCH)
         cursors.callback(found.close)
-        while some := [reader.piece(document) for document in islice(found, _BATCH)]:
+        while some := [Piece(document) for document in islice(found, _BATCH)]:
             for piece in reader.standing(some):
                 bounds = piece.time_bounds
                 yield (bounds[0] if page.ascending else -bounds[1]), piece

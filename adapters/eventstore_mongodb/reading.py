@@ -74,18 +74,16 @@ class CommitReader:
     def __init__(
         self,
         commits: Commits,
-        raw: Callable[[Any], Any] = lambda document: document,
         *,
         log_format: int,
         linearizable: bool = False,
         **session: Any,
     ) -> None:
-        """``commits`` gives raw documents, or documents that ``raw`` makes raw.
-        ``linearizable`` tells whether the server has such reads."""
+        """``commits`` gives raw documents; ``linearizable`` tells whether the server has such
+        reads."""
         self._end_field = "last" if log_format == 1 else END
         self._concern = ReadConcern("linearizable" if linearizable else "majority")
         self._commits = commits
-        self._raw = raw
         self._session = session
         self.seen = 0
         """The head, as it was seen last."""
@@ -100,7 +98,7 @@ class CommitReader:
     def since(self, last: int, limit: int, projection: Projection) -> list[StoredCommit]:
         """Return the commit that ends at ``last`` and those after it."""
         found = self.find({"last": {"$gte": last}}, projection)
-        return [self._commit(document) for document in found.sort("last", 1).limit(limit)]
+        return [StoredCommit(document) for document in found.sort("last", 1).limit(limit)]
 
     def ends_at(self, sequence: int) -> bool:
         """Return whether a commit ends there."""
@@ -109,15 +107,15 @@ class CommitReader:
     def tail(self) -> StoredCommit | None:
         """Return the newest commit, without events."""
         found = self.find({"last": {"$gte": self.head()}}, WITHOUT_EVENTS)
-        return next(map(self._commit, found.sort("last", -1).limit(1)), None)
+        return next(map(StoredCommit, found.sort("last", -1).limit(1)), None)
 
     def head(self) -> int:
         """Return where the newest commit ends; 0 in an empty log."""
         for lower in (self.seen, 0):  # an index is quickest from near the end of a range
             for found in self.find({"last": {"$gte": lower}}, _ONLY_LAST).sort("last", -1).limit(1):
-                self.seen = int(found["last"])
-                return self.seen
-        self.seen = 0
+                head = int(found["last"])
+                self.seen = max(self.seen, head)
+                return head
         return 0
 
     def next_after(self, last: int) -> int | None:
@@ -351,7 +349,7 @@ class CommitReader:
         size = 0
         for query in queries:
             with closing(self.find(query)) as found:
-                for piece in map(self.piece, found):
+                for piece in map(Piece, found):
                     size += piece.size
                     if size > _FETCHED_BYTES:
                         return None
@@ -391,7 +389,7 @@ class CommitReader:
                 for commit in sorted(self._pieces(found), key=_last_of, reverse=not ascending):
                     yield from self._pieces_of(commit, after, up_to, ascending=ascending)
             start += count
-            average = sum(len(self._raw(each).raw) for each in found) // max(len(found), 1)
+            average = sum(len(each.raw) for each in found) // max(len(found), 1)
             count = max(1, min(count * 4, _FETCHED_BYTES // max(average, 1)))
 
     def _chain(self, after: int, up_to: int) -> Generator[Piece]:
@@ -401,7 +399,7 @@ class CommitReader:
         with closing(self.find({"last": _within(after, up_to)}).sort("last", 1)) as ended:
             for document in chain(ended, following):
                 reached = after
-                for piece in self._pieces_of(self.piece(document), after, up_to):
+                for piece in self._pieces_of(Piece(document), after, up_to):
                     if piece.first > after + 1:
                         return
                     after = piece.last
@@ -494,14 +492,8 @@ class CommitReader:
     def find(self, query: Mapping[str, Any], projection: Any = None) -> Any:
         return self._commits.find(query, projection and dict(projection), **self._session)
 
-    def piece(self, document: Any) -> Piece:
-        return Piece(self._raw(document))
-
     def _pieces(self, found: Iterable[Any]) -> list[Piece]:
-        return [self.piece(document) for document in found]
-
-    def _commit(self, document: Any) -> StoredCommit:
-        return StoredCommit(self._raw(document))
+        return [*map(Piece, found)]
 
 
 def _holds(piece: Piece, page: PageRequest, place: int) -> bool:
