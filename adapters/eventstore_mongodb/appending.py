@@ -28,7 +28,6 @@ once another commit stands in its place, for then it can never be completed.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,7 +37,6 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, Self
 
-import bson
 import pymongo
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
@@ -48,14 +46,11 @@ from eventstore.backend import (
     Accepted,
     AnotherPastError,
     Batch,
-    Condition,
     EventKey,
-    LogState,
     Outcome,
     Trouble,
     keys_of,
-    plan,
-    state_of,
+    plan_over,
     translated,
     twins_of,
 )
@@ -68,22 +63,16 @@ from eventstore.errors import (
 )
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
-from eventstore_mongodb.reading import CommitReader, Commits
-from eventstore_mongodb.records import (
-    ONLY_IDS,
-    OPTIONS,
-    RAW,
-    WITHOUT_EVENTS,
-    Piece,
-    Projection,
-    StoredCommit,
-    commit_of,
-    entity_key,
-)
+from eventstore_mongodb.keys import entity_key
+from eventstore_mongodb.pieces import Piece, StoredCommit
+from eventstore_mongodb.reading import CommitReader
+from eventstore_mongodb.records import ONLY_IDS, WITHOUT_EVENTS, Projection, Written, written
 from eventstore_mongodb.translation import CONFLICT, in_doubt, several_inserted, understood
+from eventstore_mongodb.walking import Commits
 
-_CATCH_UP: Final = 64
-"""Commits of others looked through one by one, rather than to forget what was known."""
+_FEW_COMMITS: Final = 64
+"""So many commits of others, since the last one's tail, are read to bring what is known up to
+date. Where there are more, it is forgotten, and looked up anew as far as it is needed."""
 TRUSTED: Final = 0.03
 """Seconds after it was seen for which the tail is trusted to stand: less than it takes to restart
 a server, and waited out by whoever removes a log."""
@@ -173,48 +162,44 @@ class Appender:
         deadline = time.monotonic() + timeout
         known, self._known = self._known, None  # kept only where all goes well
         known = self._caught_up(known, deadline, looked_to=_looked_to(group))
-        state = self._state(group, known)
+        view = _View(self._reader, self._now, known, group)
         while True:
-            planned = plan(group, state)
+            planned = plan_over(view, group)
             if not planned.accepted:
                 # A new primary may lag; that nothing follows the tail is asked for beyond doubt.
-                if self._reader.next_after(known.last) is None:
-                    self._remember(known)
+                if self._reader.next_after(view.known.last) is None:
+                    self._remember(view.known)
                     return planned.outcomes
             else:
-                written = self._written(planned.accepted)
-                if written.size > self._max_bytes:
-                    return self._divided(group, written.size, deadline)
-                if self._insert(written, known, deadline):
-                    self._remember(_after(known, planned.accepted, written.token))
+                commit = written(planned.accepted, self._log_format)
+                if commit.size > self._max_bytes:
+                    return self._divided(group, commit.size, deadline)
+                if self._insert(commit, view.known, deadline):
+                    self._remember(_after(view.known, planned.accepted, commit.token))
                     return planned.outcomes
-                self._remove(written.parts, deadline)
+                self._remove(commit.parts, deadline)
             if time.monotonic() >= deadline:
                 raise StoreUnavailableError(f"other appends were faster for {timeout:g} seconds")
             # Someone was faster. All who lost know it at the same moment; jitter parts them.
             time.sleep(random.random() * _PAUSE)  # noqa: S311 - no secret
-            known, state = self._news(group, known, state, deadline)
+            view = self._moved_on(view, group, deadline)
 
     def join(self, batch: Batch) -> Outcome:
         """Commit a batch within a transaction, in which this appender reads and inserts."""
         known = _Known.of(self._reader.tail(), time.monotonic())
-        planned = plan([batch], self._state([batch], known))
+        planned = plan_over(_View(self._reader, self._now, known, [batch]), [batch])
         if known.last < _looked_to([batch]) and isinstance(planned.outcomes[0], AnotherPastError):
             raise translated(CONFLICT)  # the transaction sees less than has been seen outside of it
         if planned.accepted:
-            written = self._written(planned.accepted)
-            if written.size > self._max_bytes:
-                return self._too_large(written.size)
-            for documents in (written.parts, [written.commit]):
+            commit = written(planned.accepted, self._log_format)
+            if commit.size > self._max_bytes:
+                return self._too_large(commit.size)
+            for documents in (commit.parts, [commit.commit]):
                 if documents:
                     self._put(documents)
         return planned.outcomes[0]
 
-    # --- What the planner asks for
-
-    def _state(self, group: Sequence[Batch], known: _Known) -> LogState:
-        """Return what the planner asks for. The tail was read before all of it."""
-        return state_of(_View(self._reader, known, self._now(), group), group)
+    # --- What is known of the tail
 
     def _caught_up(self, known: _Known | None, deadline: float, *, looked_to: int = 0) -> _Known:
         """Return what is known, brought up to the tail of the log; ``looked_to`` is where someone
@@ -244,48 +229,27 @@ class Appender:
         different moments, or there were too many."""
         if not known.last:
             return None
-        commits = self._reader.since(known.last, _CATCH_UP, projection)
-        if not commits or commits[0].token != known.token or len(commits) == _CATCH_UP:
+        commits = self._reader.since(known.last, _FEW_COMMITS, projection)
+        if not commits or commits[0].token != known.token or len(commits) == _FEW_COMMITS:
             return None
         if any(before.last + 1 != after.first for before, after in pairwise(commits)):
             return None
         pieces = self._reader.pieces_of_all(commits[1:], projection)
         return None if pieces is None else _News(commits[-1], pieces)
 
-    def _news(
-        self, group: Sequence[Batch], known: _Known, state: LogState, deadline: float
-    ) -> tuple[_Known, LogState]:
-        """Return ``known`` and ``state`` brought up to the tail, by what came since if possible.
+    def _moved_on(self, view: _View, group: Sequence[Batch], deadline: float) -> _View:
+        """Return what the planner asks for, brought up to the tail: by what came since if possible.
 
         That is one short read: so whoever has lost is quicker than one who begins, and nobody
-        starves. What was seen of the past still holds, for the link that was the newest stands.
+        starves.
         """
         now = time.monotonic()
-        news = self._follows(known, ONLY_IDS)
+        news = self._follows(view.known, ONLY_IDS)
         ids = {event_id.bytes for _, event_id in keys_of(group)}
         if not news or any(not ids.isdisjoint(piece.ids()) for piece in news.pieces):
-            known = self._caught_up(None, deadline)
-            return known, self._state(group, known)
-        looked_to, known = known.last, known.with_news(news, now)
-        return known, LogState(
-            head=known.last,
-            recorded_at=known.recorded_at,
-            now=self._now(),
-            versions={entity: known.versions[entity_key(entity)] for entity in state.versions},
-            twins=state.twins,
-            matches=[
-                match or self._match_since(batch.condition, looked_to, known.last)
-                for batch, match in zip(group, state.matches, strict=True)
-            ],
-        )
-
-    def _match_since(self, condition: Condition | None, looked_to: int, head: int) -> int:
-        """Return the sequence of an event above ``looked_to`` that fails a condition, 0 if none
-        does."""
-        if condition is None or condition.match:
-            return 0
-        after = max(condition.checked_to, looked_to)
-        return self._reader.first_match(condition.query, after, head) if after < head else 0
+            return _View(self._reader, self._now, self._caught_up(None, deadline), group)
+        view.move_on(view.known.with_news(news, now))
+        return view
 
     def _remember(self, known: _Known) -> None:
         if len(known.versions) < _KNOWN_ENTITIES:
@@ -294,20 +258,15 @@ class Appender:
 
     # --- Writing
 
-    def _written(self, accepted: Sequence[Accepted]) -> _Written:
-        token = os.urandom(12)
-        parts, commit = commit_of(accepted, token, self._log_format)
-        return _Written(commit["_id"], token, [*map(_encoded, parts)], _encoded(commit))
-
-    def _insert(self, written: _Written, known: _Known, deadline: float) -> bool:
+    def _insert(self, commit: Written, known: _Known, deadline: float) -> bool:
         """Return True once the commit stands after what is known, False where it does not and
         another has taken its place, or what is known is gone.
 
         Where the answer was lost, or a majority has not confirmed, it looks, and asks again for
         the same: with this ``_id`` it can happen but once.
         """
-        first, token = written.first, written.token
-        parts_left = written.parts
+        first, token = commit.first, commit.token
+        parts_left = commit.parts
         is_sent = is_stored = is_repeated = False
         doubt: PyMongoError | None = None
         while True:
@@ -328,8 +287,8 @@ class Appender:
                         is_sending = True
                         # Not to wait for a server that is away: it may come back as a copy from
                         # before, and would show this commit beyond a gap until it is taken back.
-                        with pymongo.timeout(_PROMPT + len(written.commit.raw) / _BYTES_A_SECOND):
-                            self._put([written.commit])
+                        with pymongo.timeout(_PROMPT + len(commit.commit.raw) / _BYTES_A_SECOND):
+                            self._put([commit.commit])
                         is_stored, is_sending = True, False
                     if doubt is None and time.monotonic() - known.seen_at < self._trusted:
                         return True
@@ -407,25 +366,34 @@ class _View:
     """The log up to a tail that is known: what the planner asks for."""
 
     def __init__(
-        self, reader: CommitReader, known: _Known, now: datetime, group: Sequence[Batch]
+        self,
+        reader: CommitReader,
+        now: Callable[[], datetime],
+        known: _Known,
+        group: Sequence[Batch],
     ) -> None:
         self._reader = reader
-        self._known = known
-        self._now = now
+        self.now = now
+        self.known = known
+        self._looked_to = 0
+        self._matches: dict[tuple[int, int], int] = {}
+        """What was found by ``first_match``, whatever comes later."""
         # The planner asks for twins and for witnesses; one look answers both.
         found = reader.with_ids([*keys_of(group), *_witnesses_of(group)], known.last)
         self._by_identity = twins_of(event for event in found if event.sequence <= known.last)
 
-    def head(self) -> tuple[int, datetime | None]:
-        return self._known.last, self._known.recorded_at
+    def move_on(self, known: _Known) -> None:
+        """Go on to a later tail of the same chain: what was seen still holds, since the link that
+        was the newest stands."""
+        self._looked_to, self.known = self.known.last, known
 
-    def now(self) -> datetime:
-        return self._now
+    def head(self) -> tuple[int, datetime | None]:
+        return self.known.last, self.known.recorded_at
 
     def versions(self, entities: Collection[Entity]) -> Mapping[Entity, int]:
-        versions = self._known.versions
+        versions = self.known.versions
         unknown = [entity for entity in entities if entity_key(entity) not in versions]
-        found = self._reader.versions(unknown, self._known.last)
+        found = self._reader.versions(unknown, self.known.last)
         versions.update((entity_key(entity), found.get(entity, 0)) for entity in unknown)
         return {entity: versions[entity_key(entity)] for entity in entities}
 
@@ -434,7 +402,10 @@ class _View:
         return [event for event in found if event is not None]
 
     def first_match(self, query: EventQuery, after: int, up_to: int) -> int:
-        return self._reader.first_match(query, after, up_to)
+        asked = id(query), after
+        if not self._matches.get(asked) and (after := max(after, self._looked_to)) < up_to:
+            self._matches[asked] = self._reader.first_match(query, after, up_to)
+        return self._matches.get(asked, 0)
 
 
 def _witnesses_of(group: Sequence[Batch]) -> list[EventKey]:
@@ -454,24 +425,6 @@ def _put(commits: Commits, documents: Sequence[RawBSONDocument], **session: Any)
     else:
         with several_inserted():  # in a transaction, the first that is refused ends it
             commits.insert_many(documents, ordered=bool(session), **session)
-
-
-class _Written(NamedTuple):
-    """A commit, encoded."""
-
-    first: int
-    token: bytes
-    parts: Sequence[RawBSONDocument]
-    """To be written first; none where the commit holds its events itself."""
-    commit: RawBSONDocument
-
-    @property
-    def size(self) -> int:
-        return len(self.commit.raw) + sum(len(part.raw) for part in self.parts)
-
-
-def _encoded(document: Mapping[str, Any]) -> RawBSONDocument:
-    return RawBSONDocument(bson.encode(document, codec_options=OPTIONS), RAW)
 
 
 def _after(known: _Known, accepted: Sequence[Accepted], token: bytes) -> _Known:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from itertools import islice
 from time import monotonic
 from typing import Any, ClassVar, Self
@@ -41,12 +40,13 @@ from eventstore_mongodb.engine import Server, described, heeds_concerns
 from eventstore_mongodb.joining import checked_session, is_weak
 from eventstore_mongodb.opening import LOG, LOG_FORMAT, Namespace
 from eventstore_mongodb.options import OPTIONS
-from eventstore_mongodb.reading import CommitReader, Commits
+from eventstore_mongodb.reading import CommitReader
 from eventstore_mongodb.records import OPTIONS as CODEC
 from eventstore_mongodb.records import RAW
 from eventstore_mongodb.sweeping import sweep
 from eventstore_mongodb.translation import bounded, classify_in_transaction
 from eventstore_mongodb.waiting import await_insert
+from eventstore_mongodb.walking import Commits
 
 
 class MongoBackend(Backend):
@@ -81,7 +81,7 @@ class MongoBackend(Backend):
         client = cls._connect(settings)
         try:
             with bounded(time_left(settings.timeout)):
-                return cls(settings, client, cls._describe(client))
+                return cls(settings, client, described(client))
         except BaseException:
             cls._close(client, settings)
             raise
@@ -89,10 +89,6 @@ class MongoBackend(Backend):
     @classmethod
     def _connect(cls, settings: Settings) -> Any:
         return given_client(settings) if _is_given(settings) else connected(settings)
-
-    @classmethod
-    def _describe(cls, client: Any) -> Server:
-        return described(client)
 
     @classmethod
     def _close(cls, client: Any, settings: Settings) -> None:
@@ -164,7 +160,7 @@ class MongoBackend(Backend):
         self._client = client
         self._namespace = Namespace(database_of(client, self._settings), self._settings.namespace)
         self._commits: Commits = self._namespace.commits
-        self._clock = Clock(self._server_time)
+        self._clock = Clock(lambda: client.admin.command("hello")["localTime"])
         self._begin()
 
     def _begin(self) -> None:
@@ -172,15 +168,11 @@ class MongoBackend(Backend):
         self._reader = self._reader_of(self._commits)
         self._appender = self._appender_of(self._commits, self._reader)
 
-    def _server_time(self) -> datetime:
-        time: datetime = self._client.admin.command("hello")["localTime"]
-        return time
-
     def _reader_of(self, commits: Commits, **session: Any) -> CommitReader:
         return CommitReader(
             commits.with_options(codec_options=RAW),
+            self._log_format,
             linearizable=self._server.has_replication and not session,
-            log_format=self._log_format,
             **session,
         )
 
@@ -210,10 +202,8 @@ class MongoBackend(Backend):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        able = {Capability.MULTI_PROCESS, Capability.PERSISTENT}
-        if self._server.has_transactions:
-            able.add(Capability.JOIN_TRANSACTION)
-        return frozenset(able)
+        joins = {Capability.JOIN_TRANSACTION} if self._server.has_transactions else ()
+        return frozenset({Capability.MULTI_PROCESS, Capability.PERSISTENT, *joins})
 
     def durability_risks(self) -> Sequence[str]:
         try:

@@ -15,6 +15,8 @@ from eventstore.backend import Trouble
 from eventstore.errors import ConfigurationError
 from eventstore_mongodb.translation import understood
 
+_KNOWN: Final = {"secantusVersion": "SecantusDB", "mongomockVersion": "mongomock"}
+"""What the tests run on, by a field of their own."""
 _COSMOS: Final = "Azure Cosmos DB"
 _HOSTS: Final = {
     ".cosmos.azure.com": _COSMOS,
@@ -71,8 +73,9 @@ def server_name(
     where they are, as MongoDB's drivers know them.
     """
     said = f"MongoDB {build['version']}"
-    if "secantusVersion" in build:
-        return f"SecantusDB {build['secantusVersion']}, announced as {said}", True
+    for field, name in _KNOWN.items():
+        if field in build:
+            return f"{name} {build[field]}, announced as {said}", True
     internal = hello.get("internal") or {}
     other = next((name for end, name in _HOSTS.items() for host in hosts if host.endswith(end)), "")
     if "ferretdbVersion" in build or "ferretdb" in build:

@@ -9,18 +9,18 @@ classes here, which stand between it and a backend that knows nothing of it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, ClassVar, Final, Self
+from types import SimpleNamespace
+from typing import Any, ClassVar, Final, NoReturn
 
 import bson
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import OperationFailure
+from pymongo.errors import InvalidOperation, OperationFailure
 
 from eventstore.backend import Capability, Options, Settings
 from eventstore_mongodb.backend import MongoBackend
-from eventstore_mongodb.engine import Server
 from eventstore_mongodb.records import OPTIONS, RAW
 
 _named_clients: Final[dict[str, FakeClient]] = {}
@@ -30,6 +30,9 @@ _named_clients: Final[dict[str, FakeClient]] = {}
 class FakeClient:
     """A client of the fake, as far as the backend uses one of PyMongo's."""
 
+    nodes = ()
+    options = SimpleNamespace(direct_connection=False)
+
     def __init__(self) -> None:
         from mongomock import MongoClient  # noqa: PLC0415 - a fake that only this scheme needs
 
@@ -38,8 +41,21 @@ class FakeClient:
         """The fake looks for the ``_id`` and then inserts: what another thread inserts in between
         would be overwritten."""
 
+    @property
+    def admin(self) -> FakeDatabase:
+        return self.get_database("admin")
+
     def get_database(self, name: str, **_: Any) -> FakeDatabase:
         return FakeDatabase(self, name)
+
+    def server_info(self) -> Mapping[str, Any]:
+        return {**self.fake.server_info(), "mongomockVersion": version("mongomock")}
+
+    def start_session(self) -> NoReturn:
+        raise InvalidOperation("the fake has no sessions")
+
+    def close(self) -> None:
+        pass
 
 
 class FakeDatabase:
@@ -55,8 +71,10 @@ class FakeDatabase:
     def list_collections(self, **_: Any) -> Sequence[Mapping[str, Any]]:
         return ()
 
-    def command(self, *_: Any, **__: Any) -> Mapping[str, Any]:
-        raise OperationFailure("the fake has no such command")
+    def command(self, name: str, *_: Any, **__: Any) -> Mapping[str, Any]:
+        if name != "hello":
+            raise OperationFailure("the fake has no such command")
+        return {"localTime": datetime.now(UTC), "maxBsonObjectSize": 16 * 1024 * 1024}
 
 
 class FakeCollection:
@@ -76,7 +94,7 @@ class FakeCollection:
 
     def find(self, *query: Any, **options: Any) -> Any:
         found = self._fake.find(*query, **options)
-        return RawCursor(found) if self._is_raw else found
+        return (_raw(document) for document in found) if self._is_raw else found
 
     def insert_one(self, document: Any) -> None:
         with self._client.inserting:
@@ -90,31 +108,8 @@ class FakeCollection:
         self._fake.drop()
 
 
-class RawCursor:
-    """A cursor over raw documents."""
-
-    def __init__(self, fake: Any) -> None:
-        self._fake = fake
-
-    def sort(self, *order: Any) -> Self:
-        self._fake.sort(*order)
-        return self
-
-    def limit(self, number: int) -> Self:
-        self._fake.limit(number)
-        return self
-
-    def batch_size(self, _: int) -> Self:
-        return self
-
-    def close(self) -> None:
-        self._fake.close()
-
-    def __iter__(self) -> Iterator[RawBSONDocument]:
-        return self
-
-    def __next__(self) -> RawBSONDocument:
-        return RawBSONDocument(bson.encode(next(self._fake), codec_options=OPTIONS), RAW)
+def _raw(document: Mapping[str, Any]) -> RawBSONDocument:
+    return RawBSONDocument(bson.encode(document, codec_options=OPTIONS), RAW)
 
 
 def _plain(document: Any) -> Mapping[str, Any]:
@@ -136,19 +131,6 @@ class MongomockBackend(MongoBackend):
             return FakeClient()
         return _named_clients.setdefault(settings.path, FakeClient())
 
-    @classmethod
-    def _describe(cls, client: Any) -> Server:
-        return Server(name=f"mongomock {version('mongomock')}", is_known=True)
-
-    def engine_doubt(self) -> None:
-        return None
-
-    def _server_time(self) -> datetime:
-        return datetime.now(UTC)
-
-    def close(self) -> None:
-        pass
-
     def after_fork(self) -> None:
         self._client.inserting = threading.Lock()
         self._begin()
@@ -156,9 +138,6 @@ class MongomockBackend(MongoBackend):
     @property
     def capabilities(self) -> frozenset[Capability]:
         return frozenset()
-
-    def durability_risks(self) -> Sequence[str]:
-        return ()
 
     def info(self) -> Mapping[str, str | int]:
         return {**super().info(), "durability": "none: gone with the process"}

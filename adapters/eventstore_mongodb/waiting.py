@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from eventstore_mongodb.reading import Commits
+from eventstore_mongodb.walking import Commits
 
 _PIPELINE: Final[list[Mapping[str, Any]]] = [
     {"$match": {"operationType": "insert"}},

@@ -189,9 +189,10 @@ def read_entity(log: Log, entity: Entity, after_version: int) -> list[Event]:
 
     def read_it() -> list[Event]:
         events: list[Event] = []
-        version = after_version
+        version, after = after_version, 0
         while True:
-            found = log.page(PageRequest(query=query, limit=PAGE, above_version=version))
+            page = PageRequest(query=query, limit=PAGE, above_version=version, after=after)
+            found = log.page(page)
             for event in found:
                 version += 1
                 if event.version != version:
@@ -202,6 +203,7 @@ def read_entity(log: Log, entity: Entity, after_version: int) -> list[Event]:
             events += found
             if len(found) < PAGE:
                 return events
+            after = found[-1].sequence
 
     return log.in_one_call(read_it)
 

@@ -26,7 +26,8 @@ from eventstore import (
 )
 from eventstore._core.appending import batch_of
 from eventstore.testing.conformance.base import assert_log_is_sound, note, notes, stored
-from eventstore_mongodb.records import RAW, Piece
+from eventstore_mongodb.pieces import Piece
+from eventstore_mongodb.records import RAW
 from tests.kit.servers.mongodb import MongoServer
 
 MEGABYTE = 1_000_000

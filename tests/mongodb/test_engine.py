@@ -14,7 +14,7 @@ from pymongo.errors import OperationFailure
 
 from eventstore import ConfigurationError, drop_namespace, open_store
 from eventstore.testing.conformance.base import note
-from eventstore_mongodb import backend
+from eventstore_mongodb import backend, engine
 from eventstore_mongodb.engine import heeds_concerns, server_name
 from tests.kit.servers.mongodb import MongoServer
 
@@ -89,7 +89,7 @@ def test_another_engine_is_refused_by_name_unless_it_is_unchecked(
     server: MongoServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a server that answers as another does
-    genuine = backend.described
+    genuine = engine.described
 
     def answering_as_another(client: Any) -> Any:
         client.server_info = lambda: COSMOS
