@@ -129,7 +129,9 @@ class _News(NamedTuple):
 
 
 class Appender:
-    """Appends to a log, for one thread at a time."""
+    """Appends to a log, for one thread at a time: the core has one that commits. So what it knows
+    of the tail and of entities' versions needs no lock; and that it may be stale harms nobody, for
+    the insert fails then. Each join has an appender of its own, which knows nothing."""
 
     def __init__(
         self,

@@ -72,6 +72,8 @@ class MongoBackend(Backend):
         self._log_format = self.log_format
         """That of this log, as far as it is known here."""
         self._log_seen_at = 0.0
+        """When a look that found this log began. A thread may note an earlier one than another
+        has: then it is looked again the sooner."""
         self._bind(client)
 
     # --- Opening and closing
@@ -81,7 +83,7 @@ class MongoBackend(Backend):
         client = cls._connect(settings)
         try:
             with bounded(time_left(settings.timeout)):
-                return cls(settings, client, described(client))
+                return cls(settings, client, described(database_of(client, settings)))
         except BaseException:
             cls._close(client, settings)
             raise

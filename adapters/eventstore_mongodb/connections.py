@@ -27,7 +27,8 @@ _CLOCK_ASKED_EVERY: Final = 60.0
 
 
 class Clock:
-    """The server's time, without asking for it each time."""
+    """The server's time, without asking for it each time. Threads that ask at once get an answer
+    each, and either will do."""
 
     def __init__(self, server_time: Callable[[], datetime]) -> None:
         self._server_time = server_time

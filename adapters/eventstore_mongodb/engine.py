@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
-import pymongo
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError as DriverConfigurationError
 from pymongo.errors import InvalidOperation, OperationFailure
+from pymongo.read_preferences import ReadPreference
 
 from eventstore.backend import Trouble
 from eventstore.errors import ConfigurationError
@@ -40,8 +40,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     max_document_bytes: int = 16 * 1024 * 1024
 
 
-def described(client: pymongo.MongoClient[Any]) -> Server:
+def described(database: Database[Any]) -> Server:
     """Ask the server what it is; ConfigurationError where it must not be spoken to directly."""
+    client = database.client
     hello = client.admin.command("hello")
     is_router = hello.get("msg") == "isdbgrid"
     members = [*hello.get("hosts", ()), *hello.get("passives", ())]
@@ -57,7 +58,7 @@ def described(client: pymongo.MongoClient[Any]) -> Server:
         is_known=is_known,
         has_replication=is_router or "setName" in hello,
         is_router=is_router,
-        has_transactions=_has_transactions(client),
+        has_transactions=_has_transactions(database),
         max_document_bytes=hello["maxBsonObjectSize"],
     )
 
@@ -103,11 +104,14 @@ def heeds_concerns(database: Database[Any], collection: str) -> bool:
     return False
 
 
-def _has_transactions(client: pymongo.MongoClient[Any]) -> bool:
+def _has_transactions(database: Database[Any]) -> bool:
     """Try it out: versions and topologies that say they have sessions differ in this."""
     try:
-        with client.start_session() as session, session.start_transaction():
-            client["eventstore"]["probe"].find_one({}, session=session)
+        with (
+            database.client.start_session() as session,
+            session.start_transaction(read_preference=ReadPreference.PRIMARY),
+        ):
+            database["probe"].find_one({}, session=session)
     except (OperationFailure, DriverConfigurationError, InvalidOperation):
         return False
     return True

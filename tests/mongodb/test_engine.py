@@ -91,9 +91,9 @@ def test_another_engine_is_refused_by_name_unless_it_is_unchecked(
     # Given a server that answers as another does
     genuine = engine.described
 
-    def answering_as_another(client: Any) -> Any:
-        client.server_info = lambda: COSMOS
-        return genuine(client)
+    def answering_as_another(database: Any) -> Any:
+        database.client.server_info = lambda: COSMOS
+        return genuine(database)
 
     monkeypatch.setattr(backend, "described", answering_as_another)
 
