@@ -2,11 +2,8 @@
 
 One document makes a commit. ``records.py`` says what stands in it, ``keys.py`` what it is looked up
 by, ``pieces.py`` takes it apart; ``reading.py`` finds and reads events (``selecting.py`` which,
-``walking.py`` along the log, ``by_time.py`` in time order); ``appending.py`` adds a commit,
-``joining.py`` tells which sessions will do, ``waiting.py`` waits for one; ``opening.py`` has the
-collections, ``sweeping.py`` tidies them; ``options.py`` and ``connections.py`` connect, ``engine.py``
-tells to what, ``translation.py`` what its errors mean; ``backend.py`` puts them together, ``mock.py``
-over a fake.
+``walking.py`` along the log, ``by_time.py`` in time order); ``appending.py`` adds a commit;
+``opening.py`` has the collections, ``sweeping.py`` tidies them; ``engine.py`` tells what answers.
 """
 
 from eventstore_mongodb.backend import MongoBackend

@@ -64,7 +64,7 @@ from eventstore.errors import (
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore_mongodb.keys import entity_key
-from eventstore_mongodb.pieces import Piece, StoredCommit
+from eventstore_mongodb.pieces import Piece
 from eventstore_mongodb.reading import CommitReader
 from eventstore_mongodb.records import ONLY_IDS, WITHOUT_EVENTS, Projection, Written, written
 from eventstore_mongodb.translation import CONFLICT, in_doubt, several_inserted, understood
@@ -106,26 +106,18 @@ class _Known(NamedTuple):
     """When a link of this chain was last seen to stand."""
 
     @classmethod
-    def of(cls, tail: StoredCommit | None, seen_at: float) -> Self:
+    def of(cls, tail: Piece | None, seen_at: float) -> Self:
         if tail is None:
             return cls(0, 0, b"", None, {}, seen_at)
         return cls(tail.first, tail.last, tail.token, tail.recorded_at, {}, seen_at)
 
-    def with_news(self, news: _News, seen_at: float) -> Self:
-        """Return it brought up to what follows."""
-        tail, pieces = news
+    def with_news(self, tail: Piece, pieces: Sequence[Piece], seen_at: float) -> Self:
+        """Return it brought up to a later tail; ``pieces`` hold what came since."""
         for piece in pieces:
             self.versions.update(piece.versions())
         return type(self)(
             tail.first, tail.last, tail.token, tail.recorded_at, self.versions, seen_at
         )
-
-
-class _News(NamedTuple):
-    """What follows a tail that was known."""
-
-    tail: StoredCommit
-    pieces: Sequence[Piece]
 
 
 class Appender:
@@ -210,7 +202,7 @@ class Appender:
         if known is not None and known.last >= looked_to and now - known.seen_at < self._trusted:
             return known  # at worst stale: it loses, and looks then
         if known is not None and (news := self._follows(known, WITHOUT_EVENTS)) is not None:
-            return known.with_news(news, now)
+            return known.with_news(*news, now)
         patience = now + (deadline - now) * _PATIENCE
         while True:
             now = time.monotonic()
@@ -225,10 +217,12 @@ class Appender:
             # Whoever left the gap is about to take its commit back.
             time.sleep(random.random() * _PAUSE_IN_DOUBT)  # noqa: S311 - no secret
 
-    def _follows(self, known: _Known, projection: Projection) -> _News | None:
-        """Return what came since, None where that cannot be told: the tail that was known is gone
-        (the log was rewound or replaced), one of the commits is missing where shards were read at
-        different moments, or there were too many."""
+    def _follows(
+        self, known: _Known, projection: Projection
+    ) -> tuple[Piece, Sequence[Piece]] | None:
+        """Return the tail and what came since, None where that cannot be told: the tail that was
+        known is gone (the log was rewound or replaced), one of the commits is missing where shards
+        were read at different moments, or there were too many."""
         if not known.last:
             return None
         commits = self._reader.since(known.last, _FEW_COMMITS, projection)
@@ -237,7 +231,7 @@ class Appender:
         if any(before.last + 1 != after.first for before, after in pairwise(commits)):
             return None
         pieces = self._reader.pieces_of_all(commits[1:], projection)
-        return None if pieces is None else _News(commits[-1], pieces)
+        return None if pieces is None else (commits[-1], pieces)
 
     def _moved_on(self, view: _View, group: Sequence[Batch], deadline: float) -> _View:
         """Return what the planner asks for, brought up to the tail: by what came since if possible.
@@ -248,9 +242,9 @@ class Appender:
         now = time.monotonic()
         news = self._follows(view.known, ONLY_IDS)
         ids = {event_id.bytes for _, event_id in keys_of(group)}
-        if not news or any(not ids.isdisjoint(piece.ids()) for piece in news.pieces):
+        if not news or any(not ids.isdisjoint(piece.ids()) for piece in news[1]):
             return _View(self._reader, self._now, self._caught_up(None, deadline), group)
-        view.move_on(view.known.with_news(news, now))
+        view.move_on(view.known.with_news(*news, now))
         return view
 
     def _remember(self, known: _Known) -> None:

@@ -23,51 +23,21 @@ _EVENT_ID: Final = slice(13, 29)
 """Where an event's id stands in its bytes: ``id`` is its first field."""
 
 
-class StoredCommit:
-    """A commit that was read: its events, or how many parts hold them."""
-
-    __slots__ = ("document", "first", "last", "part_ends", "recorded_at", "token")
-
-    def __init__(self, document: RawBSONDocument) -> None:
-        with _readable():
-            self.document = document
-            self.first = int(document["_id"])
-            self.last = int(document["last"])
-            self.token = bytes(document["token"])
-            self.recorded_at: datetime = document["recorded_at"].replace(tzinfo=UTC)
-            self.part_ends: list[int] = list(document.get("parts", ()))
-
-    @property
-    def size(self) -> int:
-        """How many bytes the document has."""
-        return len(self.document.raw)
-
-    def part_ids(self, after: int, up_to: int) -> list[str]:
-        """Return the ``_id`` of the parts that hold something in between."""
-        ids = part_ids(self.first, self.token, len(self.part_ends))
-        begins = [self.first, *(end + 1 for end in self.part_ends)]
-        return [
-            part_id
-            for part_id, begin, end in zip(ids, begins, self.part_ends, strict=False)
-            if begin <= up_to and end > after
-        ]
-
-
 class Piece:
-    """Events that stand in one document, a small commit or a part of a large one. They are
-    decoded when they are asked for."""
+    """A document: a commit with its events, a commit that stands in parts, or a part of one. Its
+    events are decoded when they are asked for."""
 
     __slots__ = (
         *("_elements", "_raw", "_time_index"),
-        *("commit", "document", "first", "is_part", "last", "recorded_at", "token"),
+        *("commit", "first", "id", "is_part", "last", "recorded_at", "token"),
     )
 
     def __init__(self, document: RawBSONDocument) -> None:
         with _readable():
-            self.document = document
             self._raw = bytes(document.raw)  # where it is large, the driver gives a memoryview
             self._elements = _elements(self._raw)
             head = self._decoded(self._elements.keys() - _OF_EVENTS)
+            self.id: int | str = head["_id"]
             self.is_part = "commit" in head
             self.commit = int(head["commit" if self.is_part else "_id"])
             self.first = int(head["first" if self.is_part else "_id"])
@@ -85,6 +55,21 @@ class Piece:
     def has_parts(self) -> bool:
         """Whether it is a commit whose events stand in parts."""
         return "parts" in self._elements
+
+    def part_ids(self, after: int, up_to: int) -> list[str]:
+        """Return the ``_id`` of the parts of a commit that hold something in between."""
+        if not self.has_parts:
+            return []
+        with _readable():
+            ends = self._decoded(("parts",))["parts"]
+            begins = [self.first, *(end + 1 for end in ends)]
+            return [
+                part_id
+                for part_id, begin, end in zip(
+                    part_ids(self.first, self.token, len(ends)), begins, ends, strict=False
+                )
+                if begin <= up_to and end > after
+            ]
 
     @property
     def time_bounds(self) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore_mongodb.by_time import page_by_time
 from eventstore_mongodb.keys import NEW, entity_key, id_key
-from eventstore_mongodb.pieces import Piece, StoredCommit
+from eventstore_mongodb.pieces import Piece
 from eventstore_mongodb.records import END, ONLY_COUNTS, ONLY_LAST, WITHOUT_EVENTS, Projection
 from eventstore_mongodb.selecting import (
     FIRST_VERSION,
@@ -54,20 +54,20 @@ class CommitReader(Walker):
 
     # --- The tail
 
-    def since(self, last: int, limit: int, projection: Projection) -> list[StoredCommit]:
+    def since(self, last: int, limit: int, projection: Projection) -> list[Piece]:
         """Return the commit that ends at ``last`` and those after it."""
         found = self.find({"last": {"$gte": last}}, projection, sort=FIRST, limit=limit)
-        return [*map(StoredCommit, found)]
+        return self.pieces(found)
 
     def ends_at(self, sequence: int) -> bool:
         """Return whether a commit ends there."""
         return any(True for _ in self.find({"last": sequence}, ONLY_LAST, limit=1))
 
-    def tail(self) -> StoredCommit | None:
+    def tail(self) -> Piece | None:
         """Return the newest commit, without events."""
         query = {"last": {"$gte": self.head()}}
         found = self.find(query, WITHOUT_EVENTS, sort=LAST_FIRST, limit=1)
-        return next(map(StoredCommit, found), None)
+        return next(map(Piece, found), None)
 
     def head(self) -> int:
         """Return where the newest commit ends; 0 in an empty log."""
@@ -186,7 +186,7 @@ class CommitReader(Walker):
                 # Who raced for the same place wrote parts that end alike: one that counts for
                 # nothing must not hide the one that counts.
                 end = newest[-1].last
-                passed = [piece.document["_id"] for piece in newest if piece.last == end]
+                passed = [piece.id for piece in newest if piece.last == end]
                 if below.get(self.end_field) == {"$lte": end}:
                     passed += below["_id"]["$nin"]
                 below = {self.end_field: {"$lte": end}, "_id": {"$nin": passed}}

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pymongo.collection import Collection
 
 from eventstore.query import EventQuery
-from eventstore_mongodb.pieces import Piece, StoredCommit
+from eventstore_mongodb.pieces import Piece
 from eventstore_mongodb.records import END, ONLY_LAST, ONLY_TOKEN, PART, Projection
 from eventstore_mongodb.selecting import keys_clause, time_clauses
 
@@ -200,20 +200,18 @@ class Walker:
         if not commit.has_parts:
             yield commit
             return
-        ids = StoredCommit(commit.document).part_ids(after, up_to)[:: 1 if ascending else -1]
+        ids = commit.part_ids(after, up_to)[:: 1 if ascending else -1]
         for start in range(0, len(ids), _PARTS):
             found = self.find({"_id": {"$in": ids[start : start + _PARTS]}})
             yield from sorted(self.pieces(found), key=_last_of, reverse=not ascending)
 
-    def pieces_of_all(
-        self, commits: Sequence[StoredCommit], projection: Projection
-    ) -> list[Piece] | None:
+    def pieces_of_all(self, commits: Sequence[Piece], projection: Projection) -> list[Piece] | None:
         """Return what ``commits``, read with ``projection``, hold, in order; None if it is too
         much, or not all there."""
         ids = [part_id for commit in commits for part_id in commit.part_ids(0, commit.last)]
         if len(ids) > _BATCH:
             return None
-        pieces = [Piece(commit.document) for commit in commits if not commit.part_ends]
+        pieces = [commit for commit in commits if not commit.has_parts]
         if ids:
             parts = self.pieces(self.find({"_id": {"$in": ids}}, projection))
             if len(parts) < len(ids):
