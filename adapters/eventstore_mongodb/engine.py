@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -64,7 +64,7 @@ def described(database: Database[Any]) -> Server:
 
 
 def server_name(
-    build: Mapping[str, Any], hello: Mapping[str, Any], hosts: Iterable[str] = ()
+    build: Mapping[str, Any], hello: Mapping[str, Any], hosts: Collection[str] = ()
 ) -> tuple[str, bool]:
     """Return what a server is, from its replies to ``buildInfo`` and ``hello`` and its hosts'
     names, and whether it is known to keep the guarantees.
