@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -25,6 +26,7 @@ def harness_of(backend: BackendUnderTest, url: str, *, history_seconds: float) -
         "redis": _redis,
         "postgres": _postgres,
         "mongodb": _mongodb,
+        "mongomock": _mongomock,
     }
     own = specifics.get(backend.name, _nothing)(url)
     return Harness(url=url, history_seconds=history_seconds, **own)
@@ -101,10 +103,12 @@ def _postgres(url: str) -> dict[str, Any]:
 
 
 def _mongodb(url: str) -> dict[str, Any]:
-    from tests.mongodb.joins import MongoJoins  # its driver need not be installed for the others
+    # Its driver need not be installed for the others.
+    from tests.mongodb.joins import MongoJoins, set_formats
 
     return {
         "joins": MongoJoins(url),
+        "set_formats": partial(set_formats, url),
         "voiding_options": (
             ("w", "1"),
             ("w", "0"),
@@ -120,7 +124,14 @@ def _mongodb(url: str) -> dict[str, Any]:
             ("unicode_decode_error_handler", "ignore"),
             ("document_class", "dict"),
         ),
+        "own_options": (("client", "mongodb://h"), ("client", 7)),
     }
+
+
+def _mongomock(url: str) -> dict[str, Any]:
+    from tests.mongodb.joins import set_formats
+
+    return {"set_formats": partial(set_formats, url)}
 
 
 # --- SQLite
