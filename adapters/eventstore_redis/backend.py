@@ -22,6 +22,7 @@ from uuid_utils.compat import uuid4
 from eventstore.backend import (
     INSTANT,
     Accepted,
+    AnotherPastError,
     Backend,
     Batch,
     Capability,
@@ -42,7 +43,6 @@ from eventstore.errors import (
     BatchTooLargeError,
     ConditionFailedError,
     ConfigurationError,
-    CorruptLogError,
     EventStoreError,
     LogReplacedError,
     StoreUnavailableError,
@@ -71,6 +71,7 @@ from eventstore_redis.records import (
     for_one_call,
     read_call,
     rough,
+    witness_in,
 )
 
 FORMAT: Final = 1
@@ -83,7 +84,7 @@ _MAX_BYTES: Final = 400_000_000
 _CHUNK: Final = 1000
 """Entries asked for at once, lest others wait long for the server."""
 
-_ACCEPTED, _REPEAT, _VERSION_CONFLICT, _BEYOND, _MATCH, _AGAIN = range(6)
+_ACCEPTED, _REPEAT, _VERSION_CONFLICT, _BEYOND, _MATCH, _ANOTHER_PAST, _AGAIN = range(7)
 """The outcomes of append.lua."""
 
 
@@ -235,7 +236,7 @@ class RedisBackend(Backend):
             rest = rest[len(judged) - (code == _AGAIN) :]
             if code == _AGAIN:
                 try:
-                    rest[0] = self._looked_again(rest[0], details[0])
+                    rest[0] = self._looked_again(rest[0], *details)
                 except EventStoreError as error:
                     if not outcomes:
                         raise
@@ -287,7 +288,7 @@ class RedisBackend(Backend):
                 may_have_written=True,
             )
 
-    def _looked_again(self, batch: Batch, head: int) -> Batch:
+    def _looked_again(self, batch: Batch, head: int, witness: bytes) -> Batch:
         """Return a batch whose condition has been looked into up to ``head``: too much was new
         to do so in the script."""
         condition = batch.condition
@@ -298,7 +299,10 @@ class RedisBackend(Backend):
             PageRequest(query=condition.query, after=condition.checked_to, up_to=head, limit=1)
         )
         looked = msgspec.structs.replace(
-            condition, checked_to=head, match=news[0].sequence if news else 0
+            condition,
+            checked_to=head,
+            witness=witness_in(witness),
+            match=news[0].sequence if news else 0,
         )
         return msgspec.structs.replace(batch, condition=looked)
 
@@ -307,8 +311,10 @@ class RedisBackend(Backend):
             verdict = judge_repeat(batch, twins_of(self.find(batch.keys)))
         except EventStoreError as error:  # its own: the others of its group stand
             return _after_others(error)
-        if verdict is None:
-            return CorruptLogError("an event id is in the index but its event is not there")
+        if verdict is None:  # nor is it in the index any more
+            return StoreUnavailableError(
+                "the log was put back to an older copy meanwhile", may_have_written=True
+            )
         return verdict
 
     # --- Reading
@@ -617,6 +623,8 @@ def _outcome(batch: Batch, code: int, details: list[int], recorded_at: Any) -> O
             expected_version=expected,
             actual_version=details[1],
         )
+    if code == _ANOTHER_PAST:
+        return AnotherPastError()
     condition = batch.condition
     assert condition is not None  # noqa: S101 - the other outcomes are about one
     if code == _BEYOND:

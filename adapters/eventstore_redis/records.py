@@ -83,7 +83,7 @@ class Arguments:
         self.texts: list[str | bytes | int] = []
         self._reserved = reserved
 
-    def __call__(self, text: str) -> int:
+    def __call__(self, text: str | bytes) -> int:
         """Add a text and return its number."""
         self.texts.append(text)
         return self._reserved + len(self.texts)
@@ -197,13 +197,22 @@ def _with_names(query: EventQuery, most: int) -> EventQuery:
 
 def _condition_part(condition: Condition, arguments: Arguments) -> Part:
     query = rough(condition.query)
-    return {
+    part: Part = {
         "rough": query is not condition.query,
         "after": min(condition.after, MAX_SEQUENCE),
         "checked_to": min(condition.checked_to, MAX_SEQUENCE),
         "match": condition.match,
         "query": _query_part(query, arguments, None),
     }
+    if condition.witness is not None:
+        tenant_id, event_id = condition.witness
+        part["witness"] = arguments(event_id.bytes + tenant_id.encode())
+    return part
+
+
+def witness_in(text: bytes) -> EventKey:
+    """Return the identity that append.lua tells of the event at the head."""
+    return text[16:].decode(), UUID(bytes=text[:16])
 
 
 def _query_part(query: EventQuery, text: Arguments, name: Names | None) -> Part:
