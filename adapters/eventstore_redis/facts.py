@@ -8,12 +8,30 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
+Facts = Mapping[str, str]
+"""The fields of an INFO."""
+
 DURABILITY_SETTINGS: Final = (
     "appendonly",
     "appendfsync",
     "no-appendfsync-on-rewrite",
     "maxmemory-policy",
 )
+
+_OLDEST: Final = (6, 2)
+
+_WORK_ALIKES: Final = {
+    "dragonfly_version": "Dragonfly",
+    "garnet_version": "Garnet",
+    "keydb_version": "KeyDB",
+    "kvrocks_version": "Kvrocks",
+    "mvcc_depth": "KeyDB",
+    "pika_version": "Pika",
+    "redict_version": "Redict",
+    "upstash_version": "Upstash",
+}
+"""Who speaks Redis's protocol, by a field of INFO that nobody else has. All of them tell a
+``redis_version`` too, lest clients stumble."""
 
 
 def risks(replies: Sequence[Any]) -> Iterable[str]:
@@ -25,7 +43,7 @@ def risks(replies: Sequence[Any]) -> Iterable[str]:
         for reply in configured
         if isinstance(reply, list) and reply
     }
-    facts = {} if isinstance(info, ResponseError) else parsed(info)
+    facts: Facts = {} if isinstance(info, ResponseError) else parsed(info)
     if "aof_enabled" in facts:
         settings.setdefault("appendonly", "yes" if facts["aof_enabled"] == "1" else "no")
     if "maxmemory_policy" in facts:
@@ -50,20 +68,37 @@ def risks(replies: Sequence[Any]) -> Iterable[str]:
         )
 
 
-def parsed(info: bytes) -> dict[str, str]:
+def parsed(info: bytes) -> Facts:
     """Return the fields of an INFO."""
     pairs = (line.partition(":") for line in info.decode("utf-8", "replace").splitlines())
     return {name: value.strip() for name, colon, value in pairs if colon}
 
 
-def version(facts: Mapping[str, str]) -> tuple[int, ...]:
+def doubt(facts: Facts) -> str | None:
+    """Return what a server is that is neither a Redis nor a Valkey known to do."""
+    for field, name in _WORK_ALIKES.items():
+        if field in facts:
+            return f"the server is {name} {facts[field] if 'version' in field else ''}".strip()
+    if "keydb" in facts.get("executable", ""):
+        return "the server is KeyDB"
+    name = facts.get("server_name", "valkey" if "valkey_version" in facts else "redis")
+    if name.lower() not in ("redis", "valkey"):
+        return f"the server is {name:.100}"
+    if "redis_version" not in facts:
+        return "the server does not say that it is a Redis or a Valkey"
+    if version(facts) < _OLDEST:
+        return f"the server is {server_name(facts)}, older than Redis 6.2"
+    return None
+
+
+def version(facts: Facts) -> tuple[int, ...]:
     """Return major and minor version; the least that will do where the server tells none.
     Valkey tells that of the Redis it is compatible with."""
     numbers = re.findall(r"\d+", facts.get("redis_version", "6.2"))
     return tuple(int(number) for number in numbers[:2])
 
 
-def server_name(facts: Mapping[str, str]) -> str:
+def server_name(facts: Facts) -> str:
     """Return the server's name and version."""
     if "valkey_version" in facts:
         return f"Valkey {facts['valkey_version']}"
