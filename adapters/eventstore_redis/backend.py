@@ -70,7 +70,7 @@ class RedisBackend(Backend):
 
     def _get_acquainted(self) -> None:
         self._told = self._ask_for_facts()
-        replicas = Replicas(self._settings.own_options.get("replicas", 0), self._told or {})
+        replicas = Replicas(self._settings.own_options.get("replicas", 0), self._told)
         if replicas.number:
             # Or the first append would wait for replicas twice, the first time for nothing.
             self.server.connected().exchange([("SCRIPT", "LOAD", APPEND.text)])
@@ -79,11 +79,11 @@ class RedisBackend(Backend):
             self.server, self._settings.namespace, self._selecting, replicas, self._settings.timeout
         )
 
-    def _ask_for_facts(self) -> facts.Facts | None:
+    def _ask_for_facts(self) -> facts.Facts:
         return facts_of(self.server, clustered=self._settings.scheme == "redis+cluster")
 
     def engine_doubt(self) -> str | None:
-        return None if self._told is None else facts.doubt(self._told)
+        return facts.doubt(self._told)
 
     def look(self) -> Found | None:
         return self.place.look()
@@ -117,7 +117,7 @@ class RedisBackend(Backend):
         risks = self.durability_risks()
         return {
             "backend": "redis",
-            "server": facts.server_name(self._told or {}),
+            "server": facts.server_name(self._told),
             "durability": "every write is flushed" if not risks else "; ".join(risks),
             "replicas": self._replicas.number,
         }

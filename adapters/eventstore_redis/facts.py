@@ -9,7 +9,7 @@ from typing import Any, Final
 from redis.exceptions import ResponseError
 
 Facts = Mapping[str, str]
-"""The fields of an INFO."""
+"""The fields of an INFO, or those of them that are known."""
 
 DURABILITY_SETTINGS: Final = (
     "appendonly",
@@ -21,6 +21,7 @@ DURABILITY_SETTINGS: Final = (
 _OLDEST: Final = (6, 2)
 
 _WORK_ALIKES: Final = {
+    "dfly_version": "Dragonfly",
     "dragonfly_version": "Dragonfly",
     "garnet_version": "Garnet",
     "keydb_version": "KeyDB",
@@ -30,7 +31,7 @@ _WORK_ALIKES: Final = {
     "redict_version": "Redict",
     "upstash_version": "Upstash",
 }
-"""Who speaks Redis's protocol, by a field of INFO that nobody else has. All of them tell a
+"""Who speaks Redis's protocol, by a field of INFO or HELLO that nobody else has. All of them tell a
 ``redis_version`` too, lest clients stumble."""
 
 
@@ -74,8 +75,23 @@ def parsed(info: bytes) -> Facts:
     return {name: value.strip() for name, colon, value in pairs if colon}
 
 
+def greeted(hello: Any) -> Facts:
+    """Return what the reply to HELLO tells of those fields; nothing where it is an error."""
+    if not isinstance(hello, list):
+        return {}
+    told = {
+        name.decode(): value.decode("utf-8", "replace")
+        for name, value in zip(hello[::2], hello[1::2], strict=True)
+        if isinstance(value, bytes)
+    }
+    server = told.get("server", "")
+    own = {"server_name": server, f"{server}_version": told.get("version", "")}
+    return told | own | {"redis_mode": told.get("mode", "")}
+
+
 def doubt(facts: Facts) -> str | None:
-    """Return what a server is that is neither a Redis nor a Valkey known to do."""
+    """Return what a server is that is neither a Redis nor a Valkey known to do; None too where it
+    tells nothing."""
     for field, name in _WORK_ALIKES.items():
         if field in facts:
             return f"the server is {name} {facts[field] if 'version' in field else ''}".strip()
@@ -84,7 +100,7 @@ def doubt(facts: Facts) -> str | None:
     name = facts.get("server_name", "valkey" if "valkey_version" in facts else "redis")
     if name.lower() not in ("redis", "valkey"):
         return f"the server is {name:.100}"
-    if "redis_version" not in facts:
+    if facts and not facts.keys() & {"redis_version", "valkey_version"}:
         return "the server does not say that it is a Redis or a Valkey"
     if version(facts) < _OLDEST:
         return f"the server is {server_name(facts)}, older than Redis 6.2"

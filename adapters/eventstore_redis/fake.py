@@ -18,6 +18,7 @@ from eventstore.backend import Backend, Capability, Options, Settings
 from eventstore.errors import StoreClosedError
 from eventstore_redis.backend import RedisBackend
 from eventstore_redis.connections import Command, Connections, Server
+from eventstore_redis.facts import Facts
 
 _named_servers: Final[dict[str, FakeServer]] = {}
 """What ``fakeredis://name`` shares within the process."""
@@ -61,8 +62,8 @@ class FakeRedisBackend(RedisBackend):
     def _connect(self) -> Connections:
         return _Fake(self._fake)
 
-    def _ask_for_facts(self) -> None:
-        """It knows no INFO, and is what it is."""
+    def _ask_for_facts(self) -> Facts:
+        return {}  # it knows no INFO, and is what it is
 
 
 class _Fake(Server):

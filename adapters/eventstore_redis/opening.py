@@ -91,15 +91,17 @@ class Place:
         return bool(self._server.call(DROP, ((self._meta, *keys), (mark,)))[0])
 
 
-def facts_of(server: LogServer, *, clustered: bool) -> facts.Facts | None:
-    """Return what the server tells of itself, None where this user may not ask."""
+def facts_of(server: LogServer, *, clustered: bool) -> facts.Facts:
+    """Return what the server tells of itself; as good as nothing where this user may not ask."""
     with translating(classify):
-        (reply,) = server.connected().exchange([("INFO",)])
+        exchange = server.connected().exchange
+        (reply,) = exchange([("INFO",)])
         if isinstance(reply, NoPermissionError):
-            return None
-        if isinstance(reply, ResponseError):
+            told = facts.greeted(*exchange([("HELLO",)]))
+        elif isinstance(reply, ResponseError):
             raise reply
-    told = facts.parsed(reply)
+        else:
+            told = facts.parsed(reply)
     if not clustered and told.get("redis_mode", told.get("server_mode")) == "cluster":
         raise ConfigurationError("url: this server is a node of a cluster: use redis+cluster://")
     return told

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import socket
-import socketserver
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +68,6 @@ def test_an_unknown_host_is_told_and_not_tried_again(
 def test_a_path_that_is_no_database_number_is_told(server: RedisServer, path: str) -> None:
     with pytest.raises(ConfigurationError, match="database's number"):
         open_store(server.url.removesuffix("/0") + path)
-
-
-def test_a_server_too_old_is_told() -> None:
-    with _server_of_version("6.0.16") as url, pytest.raises(ConfigurationError, match=r"6\.2"):
-        open_store(url)
 
 
 @pytest.mark.parametrize("key", ["meta", "log", "times", "firsts"])
@@ -191,27 +182,3 @@ def _all_text(error: BaseException | None) -> str:
         text += str(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return text
-
-
-@contextmanager
-def _server_of_version(version: str) -> Iterator[str]:
-    """A server that tells its version and nothing else."""
-    info = f"redis_version:{version}\r\n"
-
-    class Handler(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            while line := self.rfile.readline():
-                words = [
-                    self.rfile.readline() and self.rfile.readline() for _ in range(int(line[1:]))
-                ]
-                known = words[0].strip() == b"INFO"
-                answer = f"${len(info)}\r\n{info}\r\n" if known else "+OK\r\n"
-                self.wfile.write(answer.encode())
-
-    with socketserver.ThreadingTCPServer((LOOPBACK, 0), Handler) as stub:
-        stub.daemon_threads = True
-        thread = threading.Thread(target=stub.serve_forever)
-        thread.start()
-        yield f"redis://{LOOPBACK}:{stub.server_address[1]}"
-        stub.shutdown()
-        thread.join()
