@@ -28,6 +28,7 @@ from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore_redis import facts
 from eventstore_redis.appending import Appending, Replicas
+from eventstore_redis.borrowed import Borrowed
 from eventstore_redis.calls import BASE, Names
 from eventstore_redis.connections import Cluster, Connections, Server
 from eventstore_redis.opening import FORMAT, Place, facts_of
@@ -46,6 +47,7 @@ class RedisBackend(Backend):
     def __init__(self, settings: Settings) -> None:
         namespace, timeout = settings.namespace, settings.timeout
         self._settings = settings
+        self._forked = False
         self._meta = Names(namespace, *BASE).keys[0]
         self.server = LogServer(self._connect, namespace, self._meta, timeout)
         self.place = Place(self.server, namespace)
@@ -64,6 +66,13 @@ class RedisBackend(Backend):
         return backend
 
     def _connect(self) -> Connections:
+        client = self._settings.own_options.get("client")
+        if client is not None:
+            if self._forked:
+                raise ConfigurationError(
+                    "client: belongs to the parent process: open a store anew in this one"
+                )
+            return Borrowed.of(client, self._settings)
         if self._settings.scheme == "redis+cluster":
             return Cluster(self._settings, self._meta)
         return Server.at(self._settings)
@@ -98,6 +107,7 @@ class RedisBackend(Backend):
         self.server.close()
 
     def after_fork(self) -> None:
+        self._forked = True
         self.server.after_fork()
 
     @property

@@ -40,9 +40,10 @@ def risks(replies: Sequence[Any]) -> Iterable[str]:
     ``DURABILITY_SETTINGS`` and to INFO, which has some of them where CONFIG is forbidden."""
     *configured, info = replies
     settings = {
-        reply[0].decode(): reply[1].decode()
+        name.decode(): value.decode()
         for reply in configured
-        if isinstance(reply, list) and reply
+        if not isinstance(reply, ResponseError)
+        for name, value in _pairs(reply)
     }
     facts: Facts = {} if isinstance(info, ResponseError) else parsed(info)
     if "aof_enabled" in facts:
@@ -69,6 +70,11 @@ def risks(replies: Sequence[Any]) -> Iterable[str]:
         )
 
 
+def _pairs(reply: Any) -> Iterable[tuple[bytes, Any]]:
+    """Return the pairs of a reply that is a map, which RESP2 gives as a list."""
+    return reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+
+
 def parsed(info: bytes) -> Facts:
     """Return the fields of an INFO."""
     pairs = (line.partition(":") for line in info.decode("utf-8", "replace").splitlines())
@@ -77,11 +83,11 @@ def parsed(info: bytes) -> Facts:
 
 def greeted(hello: Any) -> Facts:
     """Return what the reply to HELLO tells of those fields; nothing where it is an error."""
-    if not isinstance(hello, list):
+    if isinstance(hello, ResponseError):
         return {}
     told = {
         name.decode(): value.decode("utf-8", "replace")
-        for name, value in zip(hello[::2], hello[1::2], strict=True)
+        for name, value in _pairs(hello)
         if isinstance(value, bytes)
     }
     server = told.get("server", "")

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from redis import Redis
 from redis.connection import parse_url
 
 from eventstore.backend import Option, Options, Settings, as_flag, as_integer, as_number
@@ -42,8 +43,25 @@ def _authorities(name: str, value: object) -> str:
 
 _seconds: Final = partial(as_number, least=0.001)
 
+
+def _client(name: str, value: object) -> Redis:
+    """Return an option that is a client; ConfigurationError where it would void a guarantee."""
+    if not isinstance(value, Redis):
+        raise ConfigurationError(f"{name}: must be a redis.Redis, not {type(value).__name__}")
+    pool, encoder = value.connection_pool, value.get_encoder()
+    if encoder.decode_responses:
+        raise ConfigurationError(f"{name}: must be made without decode_responses")
+    if encoder.encoding.lower() not in ("utf-8", "utf8") or encoder.encoding_errors != "strict":
+        raise ConfigurationError(f"{name}: must be made with encoding='utf-8', strictly")
+    if getattr(pool, "cache", None) is not None:
+        raise ConfigurationError(f"{name}: must be made without cache_config: it reads the past")
+    if not getattr(pool, "is_master", True):
+        raise ConfigurationError(f"{name}: must be of a master: replicas lag behind")
+    return value
+
+
 OPTIONS: Final = Options(
-    own={"replicas": Option(partial(as_integer, most=1000), 0)},
+    own={"client": Option(_client), "replicas": Option(partial(as_integer, most=1000), 0)},
     passed={
         "username": _text,
         "password": _text,
