@@ -3,7 +3,7 @@
 -- written (Lua does not roll back); a server that refuses to write refuses the first write.
 --
 -- KEYS  1 meta, 2 log, 3 times, 4 firsts, then whatever the plan names by its number
--- ARGV  1 the plan, JSON of numbers (records.py); 2 the log id; then the texts of the events,
+-- ARGV  1 the plan, JSON of numbers (calls.py); 2 the log id; then the texts of the events,
 --       FIELDS each; then those of the conditions
 --
 -- Returns recorded_at and an outcome for each batch: ACCEPTED first_sequence version …,

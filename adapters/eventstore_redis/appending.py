@@ -89,19 +89,10 @@ class Replicas:
 class Appending:
     """Commits to the log on a server."""
 
-    def __init__(
-        self,
-        server: LogServer,
-        namespace: str,
-        selecting: Selecting,
-        replicas: Replicas,
-        timeout: float,
-    ) -> None:
+    def __init__(self, server: LogServer, selecting: Selecting, replicas: Replicas) -> None:
         self._server = server
-        self._namespace = namespace
         self._selecting = selecting
         self._replicas = replicas
-        self._timeout = timeout
 
     def commit(self, group: Sequence[Batch]) -> list[Outcome]:
         """Return the outcomes of batches. Once something may be stored, no error says of all that
@@ -129,7 +120,7 @@ class Appending:
     def _append(self, batches: Sequence[Batch]) -> tuple[datetime, list[Any]]:
         """Return when the batches are recorded, and what the script says of each, up to the first
         that must be looked into again."""
-        call = append_call(self._namespace, self._server.log_id, batches)
+        call = append_call(self._server.namespace, self._server.log_id, batches)
         size = sum(batch.weight for batch in batches)
         if len(call[0]) + len(call[1]) > _MAX_ARGUMENTS or size > _MAX_BYTES:
             raise BatchTooLargeError(
@@ -154,7 +145,7 @@ class Appending:
         """
         condition = batch.condition
         assert condition is not None  # noqa: S101 - only a condition is looked into
-        if time_left(self._timeout) <= INSTANT:
+        if time_left(self._server.timeout) <= INSTANT:
             raise StoreUnavailableError("condition: events come faster than it can be looked into")
         news = self._selecting.read(
             PageRequest(query=condition.query, after=condition.checked_to, up_to=head, limit=1)

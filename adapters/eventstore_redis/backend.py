@@ -29,7 +29,6 @@ from eventstore.query import EventQuery
 from eventstore_redis import facts
 from eventstore_redis.appending import Appending, Replicas
 from eventstore_redis.borrowed import Borrowed
-from eventstore_redis.calls import BASE, Names
 from eventstore_redis.connections import Cluster, Connections, Server
 from eventstore_redis.opening import FORMAT, Place, facts_of
 from eventstore_redis.options import OPTIONS
@@ -45,13 +44,11 @@ class RedisBackend(Backend):
     log_format = FORMAT
 
     def __init__(self, settings: Settings) -> None:
-        namespace, timeout = settings.namespace, settings.timeout
         self._settings = settings
         self._forked = False
-        self._meta = Names(namespace, *BASE).keys[0]
-        self.server = LogServer(self._connect, namespace, self._meta, timeout)
-        self.place = Place(self.server, namespace)
-        self._selecting = Selecting(self.server, namespace, timeout)
+        self.server = LogServer(self._connect, settings.namespace, settings.timeout)
+        self.place = Place(self.server)
+        self._selecting = Selecting(self.server)
 
     # --- Opening and closing
 
@@ -74,7 +71,7 @@ class RedisBackend(Backend):
                 )
             return Borrowed.of(client, self._settings)
         if self._settings.scheme == "redis+cluster":
-            return Cluster(self._settings, self._meta)
+            return Cluster(self._settings, self.server.meta)
         return Server.at(self._settings)
 
     def _get_acquainted(self) -> None:
@@ -82,11 +79,10 @@ class RedisBackend(Backend):
         replicas = Replicas(self._settings.own_options.get("replicas", 0), self._told)
         if replicas.number:
             # Or the first append would wait for replicas twice, the first time for nothing.
-            self.server.connected().exchange([("SCRIPT", "LOAD", APPEND.text)])
+            with translating(classify):
+                self.server.connected().exchange([("SCRIPT", "LOAD", APPEND.text)])
         self._replicas = replicas
-        self._appending = Appending(
-            self.server, self._settings.namespace, self._selecting, replicas, self._settings.timeout
-        )
+        self._appending = Appending(self.server, self._selecting, replicas)
 
     def _ask_for_facts(self) -> facts.Facts:
         return facts_of(self.server, clustered=self._settings.scheme == "redis+cluster")
@@ -168,5 +164,4 @@ class RedisBackend(Backend):
 
     def wait(self, after: int, timeout: float, nap: Callable[[float], None]) -> None:
         block = max(int(min(timeout, self.server.patience / 2) * 1000), 1)
-        log = self._selecting.log
-        self.server.ask(("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", log, after))
+        self.server.ask(("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", self.server.log, after))

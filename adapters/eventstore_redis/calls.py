@@ -5,9 +5,8 @@ This is the protocol between Python and Lua. A call of a script has
 - **KEYS**: every key that it touches, told by its number from 1 (``Names``). The first ones are
   always the same for a script; which, its header says.
 - **ARGV**: in append.lua and read.lua first the request (JSON), then the log id, then texts. The
-  request holds numbers, flags, and the numbers of keys and texts, no text itself: cjson would
-  have to unescape it, and a NUL or a lone byte would not come through. find.lua, called most, takes
-  all as plain arguments.
+  request holds numbers and flags, and for keys and texts their numbers: ids are bytes, which JSON
+  cannot hold, and all else would have to be escaped. find.lua takes plain arguments alone.
 
 The request of **append.lua** is a list of batches:
 
@@ -48,8 +47,8 @@ A **query**, and each of its ``any_of``:
 ``equal``        pairs of a fact's place (1 tenant, 2 entity type, 3 entity id, 4 type, 5 workflow)
                  and the texts of which it must be one
 ``tags``         the texts of tags that it must have, each between two NULs
-``lists``        (read.lua) indexes: of each of these groups of keys, one list at least holds every
-                 event that fits; the shortest group gives the candidates
+``lists``        (read.lua) groups of keys of lists of sequences. Every event that fits stands in
+                 one list of each group, so the shortest group gives the candidates
 ``first``        only first events of entities
 ``above``,       bounds of the alternative itself
 ``up_to``

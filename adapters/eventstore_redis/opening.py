@@ -10,7 +10,6 @@ from uuid_utils.compat import uuid4
 from eventstore.backend import Found, translating
 from eventstore.errors import ConfigurationError
 from eventstore_redis import facts
-from eventstore_redis.calls import BASE, Names
 from eventstore_redis.server import DROP, OPEN, LogServer
 from eventstore_redis.translation import classify
 
@@ -24,12 +23,10 @@ _CHUNK: Final = 1000
 class Place:
     """Where a log is, or may be, on a server."""
 
-    def __init__(self, server: LogServer, namespace: str) -> None:
+    def __init__(self, server: LogServer) -> None:
         self._server = server
-        self._namespace = namespace
-        self._keys = Names(namespace, *BASE).keys
-        self._meta = self._keys[0]
-        self._prefix = self._meta.removesuffix("meta")
+        self._meta = server.meta
+        self._prefix = server.meta.removesuffix("meta")
         """What all keys of the log begin with, and none is."""
         self.forbidden = ""
         """A command that appends need and that this user may not use, as far as it was seen."""
@@ -42,8 +39,8 @@ class Place:
         log_id, least_reader, least_writer, dropping, *forbidden = known
         if dropping:
             raise ConfigurationError(
-                f"namespace: {self._namespace!r} was being dropped, but not to the end: drop it"
-                " again"
+                f"namespace: {self._server.namespace!r} was being dropped, but not to the end:"
+                " drop it again"
             )
         self.forbidden = forbidden[0].decode() if forbidden else ""
         self._server.log_id = log_id.decode()
@@ -56,7 +53,7 @@ class Place:
     def _known(self, *, create: bool) -> list[Any]:
         """Return what open.lua tells of the log."""
         arguments = (int(create), str(uuid4()), FORMAT, FORMAT)
-        known: list[Any] = self._server.call(OPEN, (self._keys, arguments))[0]
+        known: list[Any] = self._server.call(OPEN, (self._server.base_keys, arguments))[0]
         return known
 
     def remove(self) -> bool:

@@ -14,7 +14,6 @@ from eventstore.errors import StoreUnavailableError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore_redis.calls import (
-    BASE,
     MAX_SEQUENCE,
     Names,
     entity_name,
@@ -32,11 +31,8 @@ _CHUNK: Final = 1000
 class Selecting:
     """Reads the log on a server."""
 
-    def __init__(self, server: LogServer, namespace: str, timeout: float) -> None:
+    def __init__(self, server: LogServer) -> None:
         self._server = server
-        self._namespace = namespace
-        self._timeout = timeout
-        self.log = Names(namespace, *BASE).keys[1]
 
     def read(self, page: PageRequest) -> list[Event]:
         """Return a page of events."""
@@ -58,8 +54,8 @@ class Selecting:
         high: int | str = "+" if page.up_to is None else page.up_to
         while len(events) < page.limit and (high == "+" or low <= int(high)):
             count = min(page.limit - len(events), _CHUNK)
-            way = ("XRANGE", self.log, low, high)
-            back = ("XREVRANGE", self.log, high, low)
+            way = ("XRANGE", self._server.log, low, high)
+            back = ("XREVRANGE", self._server.log, high, low)
             entries = self._server.of_log((*(way if page.ascending else back), "COUNT", count))
             events += events_of(entries)
             if len(entries) < count:
@@ -86,7 +82,7 @@ class Selecting:
         """Yield how many matches each call finds, and their texts, until the page is whole."""
         resume, seen = "", 0
         while True:
-            call = read_call(self._namespace, self._server.log_id, page, resume, **what)
+            call = read_call(self._server.namespace, self._server.log_id, page, resume, **what)
             head, resumed, offset, count, texts = self._server.call(READ, call)[0]
             if head < seen:
                 raise StoreUnavailableError("the log was put back to an older copy meanwhile")
@@ -106,7 +102,7 @@ class Selecting:
             page, query=rough(query), up_to=up_to, offset=0, limit=_CHUNK
         )
         while True:
-            if time_left(self._timeout) <= INSTANT:
+            if time_left(self._server.timeout) <= INSTANT:
                 raise StoreUnavailableError("query: looking for what matches takes too long")
             events = self.pages(page)
             yield from (event for event in events if query.takes(event, event.sequence))
@@ -126,7 +122,7 @@ class Selecting:
         start = 0
         while start < len(keys):
             few = keys[start : start + _CHUNK]
-            call = find_call(self._namespace, self._server.log_id, few)
+            call = find_call(self._server.namespace, self._server.log_id, few)
             looked, texts = self._server.call(FIND, call)[0]
             events += events_in(texts)
             start += looked
@@ -147,11 +143,11 @@ class Selecting:
 
     def head(self) -> int:
         """Return the highest sequence."""
-        return int(self._server.of_log(("XLEN", self.log)))
+        return int(self._server.of_log(("XLEN", self._server.log)))
 
     def version(self, entity: Entity) -> int:
         """Return the current version of an entity."""
-        (key,) = Names(self._namespace, entity_name(entity)).keys
+        (key,) = Names(self._server.namespace, entity_name(entity)).keys
         return int(self._server.of_log(("LLEN", key)))
 
     def list_entities(

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from eventstore.backend import replaced, time_left, translating
 from eventstore.errors import StoreUnavailableError
-from eventstore_redis.calls import Call
+from eventstore_redis.calls import BASE, Call, Names
 from eventstore_redis.connections import Command, Connections
 from eventstore_redis.translation import classify
 
@@ -42,15 +42,14 @@ DROP: Final = Script("drop.lua")
 class LogServer:
     """The server that holds a log, connected to when it is first needed."""
 
-    def __init__(
-        self, connect: Callable[[], Connections], namespace: str, meta: str, timeout: float
-    ) -> None:
+    def __init__(self, connect: Callable[[], Connections], namespace: str, timeout: float) -> None:
+        self.namespace = namespace
+        self.timeout = timeout
         self.log_id = ""
         """That of the log which was opened."""
+        self.base_keys = Names(namespace, *BASE).keys
+        self.meta, self.log, *_ = self.base_keys
         self._connect = connect
-        self._namespace = namespace
-        self._meta = meta
-        self._timeout = timeout
         self._inherited: list[object] = []
         self._connections: Connections | None = None
         self._making = threading.Lock()
@@ -64,7 +63,7 @@ class LogServer:
     def close(self) -> None:
         """Close all connections."""
         if self._connections is not None:
-            self._connections.close(self._timeout)
+            self._connections.close(self.timeout)
 
     def connected(self) -> Connections:
         """Return its connections, made by the first that asks."""
@@ -76,7 +75,7 @@ class LogServer:
     @contextmanager
     def _first_come(self) -> Iterator[None]:
         """Let one thread connect; the others wait for it as long as they may."""
-        if not self._making.acquire(timeout=time_left(self._timeout)):
+        if not self._making.acquire(timeout=time_left(self.timeout)):
             raise StoreUnavailableError("the server did not answer: another thread still connects")
         try:
             yield
@@ -86,7 +85,7 @@ class LogServer:
     @property
     def patience(self) -> float:
         """How many seconds a reply may take."""
-        return time_left(min(self._timeout, self.connected().reply_seconds))
+        return time_left(min(self.timeout, self.connected().reply_seconds))
 
     def ask(self, *commands: Command) -> list[Any]:
         """Return the replies to commands that store no event."""
@@ -102,9 +101,9 @@ class LogServer:
         Whether it still is that one is asked after it, in the same round trip: so nothing took
         its place before.
         """
-        reply, log_id = self.ask(command, ("HGET", self._meta, "log_id"))
+        reply, log_id = self.ask(command, ("HGET", self.meta, "log_id"))
         if log_id is None or log_id.decode() != self.log_id:
-            raise replaced(self._namespace)
+            raise replaced(self.namespace)
         return reply
 
     def call(
@@ -125,4 +124,4 @@ class LogServer:
 
     def _check(self, reply: Any) -> None:
         if isinstance(reply, ResponseError):
-            raise replaced(self._namespace) if _GONE.search(str(reply)) else reply
+            raise replaced(self.namespace) if _GONE.search(str(reply)) else reply
