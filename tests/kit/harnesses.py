@@ -24,6 +24,7 @@ def harness_of(backend: BackendUnderTest, url: str, *, history_seconds: float) -
         "memory": _memory,
         "sqlite": _sqlite,
         "redis": _redis,
+        "fakeredis": _fakeredis,
         "postgres": _postgres,
         "mongodb": _mongodb,
         "mongomock": _mongomock,
@@ -50,8 +51,18 @@ def _memory(url: str) -> dict[str, Any]:
 # --- Redis
 
 
-def _redis(_: str) -> dict[str, Any]:
+def _redis(url: str) -> dict[str, Any]:
+    from redis import Redis  # the driver need not be installed for the others
+
+    def set_formats(namespace: str, least_reader: int, least_writer: int) -> None:
+        with Redis.from_url(url) as client:
+            client.hset(
+                f"{{{namespace}}}:meta",
+                mapping={"least_reader": least_reader, "least_writer": least_writer},
+            )
+
     return {
+        "set_formats": set_formats,
         "voiding_options": [
             ("decode_responses", "true"),
             ("encoding", "latin-1"),
@@ -61,6 +72,21 @@ def _redis(_: str) -> dict[str, Any]:
         ],
         "own_options": [("replicas", -1), ("replicas", "all"), ("replicas", 1.5)],
     }
+
+
+def _fakeredis(url: str) -> dict[str, Any]:
+    from fakeredis import FakeStrictRedis
+
+    from eventstore_redis import fake
+
+    def set_formats(namespace: str, least_reader: int, least_writer: int) -> None:
+        with FakeStrictRedis(server=fake._named_servers[unquote(urlsplit(url).netloc)]) as client:
+            client.hset(
+                f"{{{namespace}}}:meta",
+                mapping={"least_reader": least_reader, "least_writer": least_writer},
+            )
+
+    return {"set_formats": set_formats}
 
 
 # --- PostgreSQL
