@@ -103,7 +103,7 @@ def test_it_is_never_closed(
     with open_store("mongodb:///", client=client, namespace=namespace) as store:
         store.append(note())
     with pytest.raises(ConfigurationError):
-        open_store("mongodb:///", client=client, namespace=namespace, durability="lax")
+        open_store("mongodb:///", client=client, namespace=namespace, timeout=-1.0)
     assert client.admin.command("ping")["ok"]
     assert drop_namespace("mongodb://", client=client, namespace=namespace)
     assert client.admin.command("ping")["ok"]

@@ -110,7 +110,7 @@ def test_what_is_no_client_of_a_master_is_refused(server: RedisServer) -> None:
     ],
 )
 def test_a_url_that_names_another_server_is_refused(
-    client: Redis, url: str, options: dict[str, str], told: str
+    client: Redis, url: str, options: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=told):
         open_store(url, client=client, **options)
@@ -143,7 +143,7 @@ def test_a_silent_server_is_given_up_when_the_call_is_over(
         blocking: Any = BlockingConnectionPool
         pool = blocking(host=proxy.host, port=proxy.port, socket_timeout=30)
         with Redis(connection_pool=pool) as client:
-            options = {"timeout": 30.0, "retries": 0}
+            options: dict[str, Any] = {"timeout": 30.0, "retries": 0}
             with open_store("redis://", client=client, namespace=namespace, **options) as store:
                 store.append(EVENT)
                 proxy.pause()
