@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from eventstore._core.log import Log
 from eventstore._core.retrying import by_the_system, keep_trying, logger
-from eventstore.backend import Backend, Options, drop_log, open_log
+from eventstore.backend import Backend, drop_log, open_log
 from eventstore.backend.deadline import within
 from eventstore.backend.durability import report_risk
 from eventstore.backend.settings import Durability, Engine, Settings, split_url
@@ -117,8 +117,7 @@ def open_store(
 
 
 def _open(adapter: type[Backend], settings: Settings, _: float) -> tuple[Log, Sequence[str]]:
-    opened = getattr(adapter, "open", partial(open_log, adapter))
-    log = Log(opened(settings), settings)
+    log = Log(open_log(adapter, settings), settings)
     try:
         return log, log.durability_risks()
     except BaseException:
@@ -154,11 +153,10 @@ def drop_namespace(
         engine=engine,
     )
     adapter, settings = _resolve(url, core | options)
-    dropped = getattr(adapter, "drop", partial(drop_log, adapter))
     with _errors_of_the_system():
         was_there = within(
             settings.timeout,
-            lambda _: dropped(settings),
+            lambda _: drop_log(adapter, settings),
         )
     logger.debug("dropped %s", settings.safe_url)
     return was_there
@@ -185,7 +183,7 @@ def schema_ddl(url: str, *, strict: bool = False, **options: Any) -> str:
     schema.
     """
     adapter, settings = _resolve(url, options | {"strict": True} if strict else options)
-    if strict and "strict" not in _own_options(adapter):
+    if strict and "strict" not in adapter.options.own:
         raise UnsupportedOperationError(f"strict: {settings.scheme}:// has no stricter schema")
     return adapter.schema_ddl(settings)
 
@@ -213,11 +211,6 @@ def _resolve(url: str, options: dict[str, Any]) -> tuple[type[Backend], Settings
             )
         adapter = _load(named[0])
     return adapter, Settings.parse(url, options, adapter.options)
-
-
-def _own_options(adapter: type[Backend]) -> Collection[str]:
-    options = adapter.options
-    return options.own if isinstance(options, Options) else options
 
 
 def _origin(entry: EntryPoint) -> str:

@@ -7,15 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from time import monotonic
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Self
 
-from bson.raw_bson import RawBSONDocument
-from pymongo.client_session import ClientSession
-from pymongo.database import Database
 from pymongo.errors import OperationFailure
-from pymongo.read_concern import ReadConcern
-from pymongo.read_preferences import ReadPreference
-from pymongo.write_concern import WriteConcern
 
 from eventstore.backend import (
     Backend,
@@ -23,11 +17,14 @@ from eventstore.backend import (
     Capability,
     Durability,
     EventKey,
+    Found,
+    Options,
     Outcome,
     PageRequest,
     Settings,
     report_risk,
     time_left,
+    translating,
 )
 from eventstore.errors import (
     ConfigurationError,
@@ -38,154 +35,103 @@ from eventstore.errors import (
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
 from eventstore_mongodb.appending import TRUSTED, Appender
-from eventstore_mongodb.connections import (
-    Clock,
-    Server,
-    closed,
-    connected,
-    described,
-    driver_errors,
-    is_weak,
-    several_inserted,
-    transaction_errors,
-)
-from eventstore_mongodb.opening import LOG, Namespace
-from eventstore_mongodb.reading import CommitReader, Commits
-from eventstore_mongodb.records import OPTIONS, RAW
+from eventstore_mongodb.connections import Clock, closed, connected, database_of, given_client
+from eventstore_mongodb.engine import Server, described, heeds_concerns
+from eventstore_mongodb.joining import checked_session, is_weak
+from eventstore_mongodb.opening import LOG, LOG_FORMAT, Namespace
+from eventstore_mongodb.options import OPTIONS
+from eventstore_mongodb.reading import CommitReader
+from eventstore_mongodb.records import OPTIONS as CODEC
+from eventstore_mongodb.records import RAW
 from eventstore_mongodb.sweeping import sweep
-
-_DEFAULT_DATABASE: Final = "eventstore"
+from eventstore_mongodb.translation import bounded, classify_in_transaction
+from eventstore_mongodb.waiting import await_insert
+from eventstore_mongodb.walking import Commits
 
 
 class MongoBackend(Backend):
     """A log in a collection of commits."""
 
+    options: ClassVar[Options] = OPTIONS
+    log_format: ClassVar[int] = LOG_FORMAT
     max_group_bytes: ClassVar[int] = 1_000_000
+    name: ClassVar[str] = "mongodb"
     trusted: ClassVar[float] = TRUSTED
     """Seconds for which what was seen of the log is trusted to stand."""
 
-    def __init__(self, settings: Settings, client: Any) -> None:
+    def __init__(self, settings: Settings, client: Any, server: Server) -> None:
         self._settings = settings
         self._timeout = settings.timeout
+        self._server = server
         self._inherited: list[Any] = []
         """Clients of parent processes: never used nor closed here."""
         self._is_forked = False
         self._rebinding = threading.Lock()
-        self._streams = True
+        self._streams = server.has_replication
         """Whether change streams are worth a try."""
-        with driver_errors(time_left(self._timeout)):
-            self._server = self._describe(client)
-            self._bind(client)
-            self._check(self._namespace)
-            about = self._namespace.log(create=settings.create)
-            self._log_id, self._log_format = about.log_id, about.log_format
-            self._log_seen_at = monotonic()
-            self._begin()
-            if self._log_format > 1:
-                with suppress(OperationFailure):  # it is no more than tidy
-                    sweep(self._namespace, about.swept)
+        self._log_format = self.log_format
+        """That of this log, as far as it is known here."""
+        self._log_seen_at = 0.0
+        """When a look that found this log began. A thread may note an earlier one than another
+        has: then it is looked again the sooner."""
+        self._bind(client)
 
     # --- Opening and closing
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
+    def connect(cls, settings: Settings) -> Self:
         client = cls._connect(settings)
         try:
-            return cls(settings, client)
+            with bounded(time_left(settings.timeout)):
+                return cls(settings, client, described(database_of(client, settings)))
         except BaseException:
-            closed(client, time_left(settings.timeout))
+            cls._close(client, settings)
             raise
 
     @classmethod
-    def drop(cls, settings: Settings) -> bool:
-        client = cls._connect(settings)
-        try:
-            with driver_errors(time_left(settings.timeout)):
-                there = Namespace(cls._database(client, settings), settings.namespace)
-                return there.drop(cls.trusted)
-        finally:
+    def _connect(cls, settings: Settings) -> Any:
+        return given_client(settings) if _is_given(settings) else connected(settings)
+
+    @classmethod
+    def _close(cls, client: Any, settings: Settings) -> None:
+        if not _is_given(settings):
             closed(client, time_left(settings.timeout))
 
-    @classmethod
-    def _connect(cls, settings: Settings) -> Any:
-        return connected(settings)
+    def engine_doubt(self) -> str | None:
+        if not self._server.is_known:
+            return self._server.name
+        with self._within(self._timeout):
+            if heeds_concerns(self._namespace.database, self._namespace.meta.name):
+                return None
+        return f"{self._server.name}, which heeds no read concerns"
 
-    @classmethod
-    def _database(cls, client: Any, settings: Settings) -> Database[Any]:
-        durable = settings.durability is not Durability.RELAXED
-        database: Database[Any] = client.get_default_database(_DEFAULT_DATABASE)
-        return database.with_options(
-            codec_options=OPTIONS,
-            read_preference=ReadPreference.PRIMARY,
-            read_concern=ReadConcern("majority"),
-            write_concern=WriteConcern("majority", j=durable),
-        )
+    def look(self) -> Found | None:
+        with self._within(self._timeout):
+            self._namespace.refuse_what_cannot_hold_a_log()
+            if self._server.is_router:
+                self._namespace.refuse_other_shard_key()
+            now = monotonic()
+            found = self._namespace.look()
+            if found is not None:
+                self._log_seen_at = now
+                self._log_format = min(found.least_writer, self.log_format)
+                self._begin()
+                if 1 < found.least_writer <= self.log_format:
+                    with suppress(OperationFailure):  # it is no more than tidy
+                        sweep(self._namespace)
+            return found
 
-    def _describe(self, client: Any) -> Server:
-        return described(client)
+    def make(self) -> None:
+        with self._within(self._timeout):
+            self._namespace.make()
 
-    def _check(self, namespace: Namespace) -> None:
-        namespace.refuse_what_cannot_hold_a_log()
-        if self._server.is_router:
-            namespace.refuse_other_shard_key()
-
-    def _bind(self, client: Any) -> None:
-        """Take another client."""
-        database = self._database(client, self._settings)
-        self._client = client
-        self._namespace = Namespace(database, self._settings.namespace)
-        self._commits: Commits = self._namespace.commits
-        self._clock = self._clock_of(client)
-
-    def _begin(self) -> None:
-        """Make what knows of the log's past."""
-        self._reader = self._reader_of(self._commits)
-        self._appender = self._appender_of(self._commits, self._reader)
-
-    def _clock_of(self, client: Any) -> Clock:
-        return Clock(lambda: client.admin.command("hello")["localTime"])
-
-    def _reader_of(self, commits: Commits, **session: Any) -> CommitReader:
-        linearizable = self._server.has_replication and not session
-        raw_commits = commits.with_options(codec_options=RAW)
-        return CommitReader(
-            raw_commits, linearizable=linearizable, log_format=self._log_format, **session
-        )
-
-    def _appender_of(self, commits: Commits, reader: CommitReader, **session: Any) -> Appender:
-        return Appender(
-            commits,
-            reader,
-            max_bytes=self._server.max_document_bytes,
-            now=self._clock.now,
-            insert=lambda documents: self._insert(commits, documents, **session),
-            log_format=self._log_format,
-            check_log=self._check_log,
-            trusted=self.trusted,
-        )
-
-    def _insert(
-        self, commits: Commits, documents: Sequence[RawBSONDocument], **session: Any
-    ) -> None:
-        if len(documents) == 1:
-            commits.insert_one(documents[0], **session)
-        else:
-            with several_inserted():
-                commits.insert_many(documents, ordered=bool(session), **session)
-
-    def _check_log(self) -> None:
-        """Raise LogReplacedError where this is no longer the log that was opened."""
-        now = monotonic()
-        self._namespace.check_log_id(self._log_id)
-        self._log_seen_at = now
-
-    def _check_log_now_and_then(self) -> None:
-        if monotonic() - self._log_seen_at >= self.trusted:
-            self._check_log()
+    def remove(self) -> bool:
+        with self._within(self._timeout):
+            return self._namespace.remove(self.trusted)
 
     def close(self) -> None:
         if not self._is_forked:
-            closed(self._client, time_left(self._timeout))
+            self._close(self._client, self._settings)
 
     def after_fork(self) -> None:
         self._inherited.append(self._client)
@@ -196,26 +142,70 @@ class MongoBackend(Backend):
     def _within(self, seconds: float) -> Iterator[None]:
         """Bound what the driver does, translate its errors, and connect anew after a fork."""
         if self._is_forked:
-            with self._rebinding:
-                if self._is_forked:
-                    self._bind(self._connect(self._settings))
-                    self._begin()
-                    self._is_forked = False
-        with driver_errors(time_left(seconds)):
+            self._connect_anew()
+        with bounded(time_left(seconds)):
             yield
+
+    def _connect_anew(self) -> None:
+        if _is_given(self._settings):
+            raise ConfigurationError(
+                "client: it was made in another process, before a fork; open a store with a client"
+                " of this process"
+            )
+        with self._rebinding:
+            if self._is_forked:
+                self._bind(self._connect(self._settings))
+                self._is_forked = False
+
+    def _bind(self, client: Any) -> None:
+        """Take another client."""
+        self._client = client
+        self._namespace = Namespace(database_of(client, self._settings), self._settings.namespace)
+        self._commits: Commits = self._namespace.commits
+        self._clock = Clock(lambda: client.admin.command("hello")["localTime"])
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what knows of the log's past."""
+        self._reader = self._reader_of(self._commits)
+        self._appender = self._appender_of(self._commits, self._reader)
+
+    def _reader_of(self, commits: Commits, **session: Any) -> CommitReader:
+        return CommitReader(
+            commits.with_options(codec_options=RAW),
+            self._log_format,
+            linearizable=self._server.has_replication and not session,
+            **session,
+        )
+
+    def _appender_of(self, commits: Commits, reader: CommitReader, **session: Any) -> Appender:
+        return Appender(
+            commits,
+            reader,
+            max_bytes=self._server.max_document_bytes,
+            now=self._clock.now,
+            log_format=self._log_format,
+            check_log=self._check_log,
+            trusted=self.trusted,
+            **session,
+        )
+
+    def _check_log(self) -> None:
+        """Raise LogReplacedError where this is no longer the log that was opened."""
+        now = monotonic()
+        self._namespace.check_log_id(self.log_id)
+        self._log_seen_at = now
+
+    def _check_log_now_and_then(self) -> None:
+        if monotonic() - self._log_seen_at >= self.trusted:
+            self._check_log()
 
     # --- What it is
 
     @property
-    def log_id(self) -> str:
-        return self._log_id
-
-    @property
     def capabilities(self) -> frozenset[Capability]:
-        able = {Capability.MULTI_PROCESS, Capability.PERSISTENT}
-        if self._server.has_transactions:
-            able.add(Capability.JOIN_TRANSACTION)
-        return frozenset(able)
+        joins = {Capability.JOIN_TRANSACTION} if self._server.has_transactions else ()
+        return frozenset({Capability.MULTI_PROCESS, Capability.PERSISTENT, *joins})
 
     def durability_risks(self) -> Sequence[str]:
         try:
@@ -230,7 +220,7 @@ class MongoBackend(Backend):
     def info(self) -> Mapping[str, str | int]:
         durable = self._settings.durability is not Durability.RELAXED
         facts: dict[str, str | int] = {
-            "backend": "mongodb",
+            "backend": self.name,
             "server": self._server.name,
             "durability": f"w=majority, j={str(durable).lower()}",
         }
@@ -253,34 +243,26 @@ class MongoBackend(Backend):
             raise UnsupportedOperationError(
                 "connection: this server has no transactions (a standalone one has none)"
             )
-        if not isinstance(connection, ClientSession):
-            raise ConfigurationError(
-                f"connection: must be a pymongo ClientSession, not {type(connection).__name__}"
-            )
-        if not connection.in_transaction:
-            raise ConfigurationError(
-                "connection: the session has no open transaction; call start_transaction() first"
-            )
-        with self._within(timeout), transaction_errors():
+        session = checked_session(connection)
+        with self._within(timeout), translating(classify_in_transaction):
             name = self._namespace.database.name
-            database = connection.client.get_database(name, codec_options=OPTIONS)
+            database = session.client.get_database(name, codec_options=CODEC)
             theirs = Namespace(database, self._settings.namespace)
-            about = theirs.meta.find_one(LOG, session=connection)
-            if about is None or about.get("log_id") != self._log_id:
+            about = theirs.meta.find_one(LOG, session=session)
+            if about is None or about.get("log_id") != self.log_id:
                 self._check_log()
                 raise ConfigurationError("connection: the session is one to another server")
-            if is_weak(connection):
+            if is_weak(session):
                 report_risk(
                     "connection: the transaction's write concern is weaker than w=majority; what it"
                     " commits may be lost; set it in start_transaction() or the client",
                     self._settings.durability,
                 )
-            reader = self._reader_of(theirs.commits, session=connection)
-            appender = self._appender_of(theirs.commits, reader, session=connection)
-            return appender.join(batch)
+            reader = self._reader_of(theirs.commits, session=session)
+            return self._appender_of(theirs.commits, reader, session=session).join(batch)
 
     def in_transaction(self, connection: Any) -> bool:
-        return isinstance(connection, ClientSession) and connection.in_transaction
+        return bool(connection.in_transaction)
 
     # --- Reading
 
@@ -303,9 +285,11 @@ class MongoBackend(Backend):
             seen = self._reader.seen
             head = self._reader.head()
             self._check_log_now_and_then()
-            if head < seen and self.confirmed_head() >= seen:
-                self._reader.seen = seen
-                raise StoreUnavailableError("a new primary has not caught up yet")
+            if head < seen:  # the log was put back to an older copy, or
+                confirmed = self.confirmed_head()
+                if confirmed >= seen:
+                    raise StoreUnavailableError("a new primary has not caught up yet")
+                self._reader.seen = confirmed
             return head
 
     def confirmed_head(self) -> int:
@@ -331,25 +315,20 @@ class MongoBackend(Backend):
     # --- Waiting
 
     def wait(self, after: int, timeout: float, nap: Callable[[float], None]) -> None:
-        if not (self._streams and self._server.has_replication):
+        if not self._streams:
             super().wait(after, timeout, nap)
             return
         try:
             with self._within(self._timeout):
-                self._await_change(after, timeout)
+                # Half of what the call has left at the most, so that the answer comes within it.
+                seconds = min(timeout, time_left(self._timeout) / 2)
+                await_insert(self._commits, lambda: self._reader.head() > after, seconds)
         except (ConfigurationError, StoreUnavailableError) as error:
             if isinstance(error, StoreUnavailableError) and error.transient:
                 raise
             self._streams = False  # not offered here, or not to this user: poll
 
-    def _await_change(self, after: int, timeout: float) -> None:
-        pipeline: list[Mapping[str, Any]] = [
-            {"$match": {"operationType": "insert"}},
-            {"$project": {"_id": 1}},
-        ]
-        # Half of what the call has left at the most, so that the answer comes within it.
-        timeout = min(timeout, time_left(self._timeout) / 2)
-        milliseconds = max(round(timeout * 1000), 1)
-        with self._commits.watch(pipeline, max_await_time_ms=milliseconds) as stream:
-            if self._reader.head() <= after:  # once the stream stands: nothing is missed
-                stream.try_next()
+
+def _is_given(settings: Settings) -> bool:
+    """Return whether the client is the caller's own."""
+    return settings.own_options.get("client") is not None

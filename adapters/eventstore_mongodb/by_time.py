@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from eventstore.backend import PageRequest, to_microseconds
 from eventstore.event import Event
-from eventstore_mongodb.records import TIME_CLASSES, Piece, time_range
+from eventstore_mongodb.keys import TIME_CLASSES, time_range
+from eventstore_mongodb.pieces import Piece
 from eventstore_mongodb.selecting import keys_clause, needles_of, times_of
 
 if TYPE_CHECKING:
@@ -72,9 +73,10 @@ def _pieces_by_time(
 
     def of_class(time_class: int) -> Iterator[tuple[int, Piece]]:
         times = {"time_index": time_range(time_class, lowest, highest)}
-        found = reader.find({**clause, **times}).sort("time_index", sign).batch_size(_BATCH)
+        order = [("time_index", sign)]
+        found = reader.find({**clause, **times}, sort=order, batch_size=_BATCH)
         cursors.callback(found.close)
-        while some := [reader.piece(document) for document in islice(found, _BATCH)]:
+        while some := [Piece(document) for document in islice(found, _BATCH)]:
             for piece in reader.standing(some):
                 bounds = piece.time_bounds
                 yield (bounds[0] if page.ascending else -bounds[1]), piece

@@ -1,109 +1,34 @@
-"""Connecting: which options the driver may be given, what the server can do, and what the
-driver's errors mean."""
+"""Connecting, by a client of the store's own or of the caller's."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import unquote
 
-import msgspec
 import pymongo
-from bson.errors import BSONError
-from pymongo.client_session import ClientSession
-from pymongo.common import VALIDATORS
-from pymongo.errors import (
-    BulkWriteError,
-    ConnectionFailure,
-    InvalidName,
-    InvalidOperation,
-    OperationFailure,
-    PyMongoError,
-    ServerSelectionTimeoutError,
-    WaitQueueTimeoutError,
-    WriteConcernError,
-)
-from pymongo.errors import ConfigurationError as DriverConfigurationError
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
 
-from eventstore.backend import INSTANT, Settings, time_left
-from eventstore.errors import (
-    ConfigurationError,
-    CorruptLogError,
-    StoreUnavailableError,
-    TransactionConflictError,
-)
+from eventstore.backend import INSTANT, Durability, Settings, time_left
+from eventstore.errors import ConfigurationError
+from eventstore_mongodb.records import OPTIONS
 
-_PASSED_ON: Final = re.compile(
-    "appname|auth(mechanism(properties)?|source)|compressors|zlibcompressionlevel"
-    "|connecttimeoutms|heartbeatfrequencyms|localthresholdms|servermonitoringmode"
-    "|(max|min)poolsize|maxconnecting|maxidletimems|retryreads"
-    "|directconnection|loadbalanced|replicaset|srvmaxhosts|srvservicename"
-    "|ssl|tls(allowinvalid(certificates|hostnames)|cafile|certificatekeyfile(password)?|crlfile"
-    "|disableocspendpointcheck|insecure)?"
-)
-"""Options, in lower case, that change no guarantee."""
-
+_DEFAULT_DATABASE: Final = "eventstore"
 _SECRET: Final = re.compile(r"(?i)password|authmechanismproperties")
-
-_SETTLED: Final = {
-    "w": "majority",
-    "journal": "true",
-    "readconcernlevel": "majority",
-    "readpreference": "primary",
-}
-"""Options that are as they are; common URLs carry them, so the same value is welcome."""
-
-_DRIVERS_OPTIONS: Final = frozenset(VALIDATORS)
-"""All that the driver knows, in lower case."""
-
-_INSTEAD: Final = dict.fromkeys(
-    (
-        "timeoutms",
-        "sockettimeoutms",
-        "serverselectiontimeoutms",
-        "waitqueuetimeoutms",
-        "wtimeoutms",
-    ),
-    "use timeout (seconds), which bounds every operation",
-)
-
-_DUPLICATE: Final = 11000
-_REPEATED: Final = re.compile(
-    r"(?s), (full error|Timeout): .*| ?\(configured timeouts: [^)]*\)|\[Errno -?\d+\] "
-)
-"""What the driver says once more, or of itself: the whole reply, its view of all servers."""
-
-_OUT_OF_DISK: Final = 14031
-_UNAUTHORIZED: Final = frozenset({13, 18, 8000})
-_TRANSIENT: Final = frozenset(
-    {6, 7, 50, 89, 91, 112, 134, 189, 202, 246, 262, 290, 9001, 10107}
-    | {11600, 11601, 11602, 13435, 13436}
-)
-"""Codes of what passes: network, time limits, write conflicts, shutdown, a change of primary,
-reads that a majority cannot serve yet, an operation that was killed."""
 _CLOCK_ASKED_EVERY: Final = 60.0
 
 
-class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server says of itself."""
-
-    version: str
-    name: str = ""
-    """What it is, with its version: not all that speak MongoDB's protocol are MongoDB."""
-    has_replication: bool = False
-    """A replica set or a router: there are linearizable reads and change streams."""
-    is_router: bool = False
-    has_transactions: bool = False
-    max_document_bytes: int = 16 * 1024 * 1024
-
-
 class Clock:
-    """The server's time, without asking for it each time."""
+    """The server's time, without asking for it each time. Threads that ask at once get an answer
+    each, and either will do."""
 
     def __init__(self, server_time: Callable[[], datetime]) -> None:
         self._server_time = server_time
@@ -119,43 +44,20 @@ class Clock:
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
-def client_options(settings: Settings) -> dict[str, Any]:
-    """Return what the driver is to be given; ConfigurationError, by name, for what may not."""
-    options: dict[str, Any] = {}
-    for name, value in settings.driver_options.items():
-        lower = name.lower()
-        text = str(value).lower() if isinstance(value, bool) else value
-        if _PASSED_ON.fullmatch(lower):
-            options[name] = text
-        elif lower in _SETTLED:
-            if str(text).lower() != _SETTLED[lower]:
-                raise ConfigurationError(
-                    f"{name}: must be {_SETTLED[lower]}, not {value!r:.100}: anything else could"
-                    " lose events or show an old state"
-                )
-        elif lower == "retrywrites":
-            pass  # the store tries again by itself, on servers without retryable writes too
-        elif lower in _INSTEAD:
-            raise ConfigurationError(f"{name}: {_INSTEAD[lower]}")
-        elif lower in _DRIVERS_OPTIONS:
-            raise ConfigurationError(
-                f"{name}: could change what the store guarantees; leave it out"
-            )
-        else:
-            raise settings.unknown_option(name, [*_SETTLED, *_DRIVERS_OPTIONS])
-    milliseconds = max(round(time_left(settings.timeout) * 1000), 1)
-    options.setdefault("connectTimeoutMS", min(milliseconds, 20_000))
-    options.setdefault("appName", "eventstore")
-    return {**options, "serverSelectionTimeoutMS": milliseconds, "retryWrites": False}
-
-
 def connected(settings: Settings) -> pymongo.MongoClient[Any]:
     """Return a client of the driver's; ConfigurationError for a bad URL or option."""
-    options = client_options(settings)
+    milliseconds = max(round(time_left(settings.timeout) * 1000), 1)
+    options = {
+        # Unlike what is given, for the driver takes these in any case of letters too.
+        "connecttimeoutms": min(milliseconds, 20_000),
+        "appname": "eventstore",
+        **{name.lower(): value for name, value in settings.driver_options.items()},
+        "serverselectiontimeoutms": milliseconds,
+        "retrywrites": False,  # the store tries again by itself, and on every server
+    }
     url = f"{settings.scheme}://{settings.location}"
-    database = settings.location.rpartition("@")[2].partition("/")[2]
     try:
-        if "." in unquote(database):
+        if "." in _database_name(settings):
             raise ValueError("the driver would take this for a database and a collection")
         pymongo.MongoClient[Any](url, connect=False).close()
     except (PyMongoError, ValueError, TypeError):
@@ -176,12 +78,32 @@ def connected(settings: Settings) -> pymongo.MongoClient[Any]:
         ) from None
 
 
-def _without_secrets(text: str, options: Mapping[str, Any]) -> str:
-    """Return what the driver says without the values of options that may be secret."""
-    for name, value in options.items():
-        if _SECRET.search(name) and str(value):
-            text = text.replace(str(value), "***")
-    return text
+def given_client(settings: Settings) -> pymongo.MongoClient[Any]:
+    """Return the caller's client; ConfigurationError where the URL says how to connect too, or
+    the client would void a guarantee."""
+    client: pymongo.MongoClient[Any] = settings.own_options["client"]
+    if settings.location.partition("/")[0] or settings.driver_options:
+        raise ConfigurationError(
+            "client: it has its hosts and options already: give with it no more of a URL than"
+            " mongodb:///database"
+        )
+    if client.options.auto_encryption_opts is not None:
+        raise ConfigurationError("client: it encrypts fields by itself, and look-ups need them")
+    return client
+
+
+def database_of(client: Any, settings: Settings) -> Database[Any]:
+    """Return the database that the URL names, read and written as the guarantees need it,
+    whatever the client is set to."""
+    durable = settings.durability is not Durability.RELAXED
+    database: Database[Any] = client.get_database(
+        _database_name(settings) or _DEFAULT_DATABASE,
+        codec_options=OPTIONS,
+        read_preference=ReadPreference.PRIMARY,
+        read_concern=ReadConcern("majority"),
+        write_concern=WriteConcern("majority", j=durable),
+    )
+    return database
 
 
 def closed(client: pymongo.MongoClient[Any], timeout: float) -> None:
@@ -190,153 +112,13 @@ def closed(client: pymongo.MongoClient[Any], timeout: float) -> None:
         client.close()
 
 
-def described(client: pymongo.MongoClient[Any]) -> Server:
-    """Ask the server what it is; ConfigurationError where it must not be spoken to directly."""
-    hello = client.admin.command("hello")
-    is_router = hello.get("msg") == "isdbgrid"
-    members = [*hello.get("hosts", ()), *hello.get("passives", ())]
-    if client.options.direct_connection and len(members) > 1:
-        raise ConfigurationError(
-            "directConnection: this server is a member of a replica set of several; connected to"
-            " directly it would be read from when it is no longer the primary; leave it out"
-        )
-    build = client.server_info()
-    return Server(
-        version=str(build["version"]),
-        name=server_name(build),
-        has_replication=is_router or "setName" in hello,
-        is_router=is_router,
-        has_transactions=_has_transactions(client),
-        max_document_bytes=hello["maxBsonObjectSize"],
-    )
+def _database_name(settings: Settings) -> str:
+    return unquote(settings.location.rpartition("@")[2].partition("/")[2])
 
 
-def server_name(build: Mapping[str, Any]) -> str:
-    """Return what a server is, from its reply to ``buildInfo``.
-
-    Others give MongoDB's version as theirs, for drivers look at it. Only MongoDB names the
-    commit it was built from and its allocator; SecantusDB adds its own version.
-    """
-    said = f"MongoDB {build['version']}"
-    if "secantusVersion" in build:
-        return f"SecantusDB {build['secantusVersion']}, announced as {said}"
-    if str(build.get("gitVersion", "")).strip("0") and "allocator" in build:
-        return said
-    return f"a server announced as {said}"
-
-
-def _has_transactions(client: pymongo.MongoClient[Any]) -> bool:
-    """Try it out: versions and topologies that say they have sessions differ in this."""
-    try:
-        with client.start_session() as session, session.start_transaction():
-            client["eventstore"]["probe"].find_one({}, session=session)
-    except (OperationFailure, DriverConfigurationError, InvalidOperation):
-        return False
-    return True
-
-
-@contextmanager
-def driver_errors(timeout: float, *, may_have_written: bool = False) -> Iterator[None]:
-    """Bound what the driver does by ``timeout`` seconds, and translate its errors."""
-    try:
-        with pymongo.timeout(max(timeout, INSTANT)):
-            yield
-    except BSONError as error:
-        raise CorruptLogError(f"a stored document cannot be read: {error}") from error
-    except PyMongoError as error:
-        raise translated(error, may_have_written=may_have_written) from error
-
-
-def surely_unsent(error: PyMongoError) -> bool:
-    """Return whether the driver had not begun to send."""
-    return isinstance(error, (ServerSelectionTimeoutError, WaitQueueTimeoutError))
-
-
-def is_passing(error: PyMongoError) -> bool:
-    """Return whether the same may work soon, and may even have been done."""
-    if isinstance(error, WriteConcernError):
-        return True  # it was done, but not confirmed
-    if isinstance(error, OperationFailure):
-        labelled = error.has_error_label("RetryableWriteError")
-        return labelled or error.timeout or error.code in _TRANSIENT
-    return isinstance(error, ConnectionFailure) or error.timeout
-
-
-def translated(error: PyMongoError, *, may_have_written: bool = False) -> Exception:
-    """Return the error of ours for one of the driver's."""
-    text = _summary(error)
-    if isinstance(error, OperationFailure) and error.code in _UNAUTHORIZED:
-        return ConfigurationError(
-            f"the server refuses this user: {text}; check user, password, authSource and roles"
-        )
-    if isinstance(error, (DriverConfigurationError, InvalidName)):
-        return ConfigurationError(text)
-    written = may_have_written and not surely_unsent(error)
-    if is_passing(error):
-        return StoreUnavailableError(
-            f"the MongoDB server did not answer as it should: {text}", may_have_written=written
-        )
-    full = isinstance(error, OperationFailure) and error.code == _OUT_OF_DISK
-    what = "has no room left" if full else "refused"
-    return StoreUnavailableError(
-        f"the MongoDB server {what}: {text}", may_have_written=False, transient=False
-    )
-
-
-@contextmanager
-def several_inserted() -> Iterator[None]:
-    """Translate the driver's error for several documents into the one for each; let pass that
-    they were inserted before, by an attempt whose answer was lost."""
-    try:
-        yield
-    except BulkWriteError as error:
-        details = error.details or {}
-        refused = [each for each in details["writeErrors"] if each["code"] != _DUPLICATE]
-        if refused:
-            raise OperationFailure(refused[0]["errmsg"], refused[0]["code"]) from error
-        for unconfirmed in details["writeConcernErrors"]:
-            raise WriteConcernError(unconfirmed["errmsg"], unconfirmed["code"]) from error
-
-
-def in_doubt(error: PyMongoError) -> StoreUnavailableError:
-    """Return the error of ours where something may be stored, and ``error`` keeps us from
-    finding out."""
-    return StoreUnavailableError(
-        f"it is not known whether the append was stored, for the look was refused:"
-        f" {_summary(error)}; once that is settled, append the same events again",
-        may_have_written=True,
-        transient=False,
-    )
-
-
-def _summary(error: PyMongoError) -> str:
-    return _REPEATED.sub("", str(error))
-
-
-@contextmanager
-def transaction_errors() -> Iterator[None]:
-    """Translate what spoils the caller's transaction; other errors pass."""
-    try:
-        yield
-    except pymongo.errors.DuplicateKeyError as error:
-        raise _conflict() from error
-    except PyMongoError as error:
-        if error.has_error_label("TransientTransactionError"):
-            raise _conflict() from error
-        if isinstance(error, InvalidOperation):
-            raise ConfigurationError(f"connection: {error}") from error
-        raise
-
-
-def _conflict() -> TransactionConflictError:
-    return TransactionConflictError(
-        "another append came first, or the server was lost: abort the transaction and run it again"
-    )
-
-
-def is_weak(session: ClientSession) -> bool:
-    """Return whether the session's open transaction commits with less than the store does."""
-    # Nothing public tells what start_transaction() was given.
-    options = session._transaction.opts
-    concern = options.write_concern if options else None
-    return concern is not None and concern.document.get("w", "majority") != "majority"
+def _without_secrets(text: str, options: Mapping[str, Any]) -> str:
+    """Return what the driver says without the values of options that may be secret."""
+    for name, value in options.items():
+        if _SECRET.search(name) and str(value):
+            text = text.replace(str(value), "***")
+    return text

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pymongo
 from pymongo.collection import Collection
@@ -13,12 +14,13 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 from uuid_utils.compat import uuid4
 
-from eventstore.errors import ConfigurationError, LogReplacedError, StoreUnavailableError
+from eventstore.backend import Found, replaced
+from eventstore.errors import ConfigurationError, StoreUnavailableError
 from eventstore_mongodb.records import END
 
-FORMAT: Final = {"reader": 2, "writer": 2}
-"""The least versions of this adapter that understand a log that it makes: to read it, to append
-to it. A log keeps the format it was made with: whoever wrote it may still be at it."""
+LOG_FORMAT: Final = 2
+"""The format of a log that is made, and the newest understood. A log keeps the format it was made
+with: whoever wrote it may still be at it."""
 
 LOG: Final = {"_id": "log"}
 """The document about the log, in ``<namespace>.meta``."""
@@ -27,15 +29,6 @@ _DROPPING: Final = "dropping"
 """In that document once the log is being removed."""
 
 _INDEXES: Final = ("last", (("keys", 1), (END, 1)), "events.id", "time_index")
-
-
-class About(NamedTuple):
-    """What a log says of itself."""
-
-    log_id: str
-    log_format: int
-    swept: int = 0
-    """Up to which sequence parts that are no commit's were looked for."""
 
 
 class Namespace:
@@ -47,67 +40,42 @@ class Namespace:
         self.meta: Collection[Any] = database[f"{name}.meta"]
         self._name = name
 
-    def log(self, *, create: bool) -> About:
-        """Return what the log says of itself; where there is none, make one, or raise
-        ConfigurationError."""
-        known = self.existing_log()
-        if known is not None:
-            return known
-        if not create:
-            raise ConfigurationError(
-                f"the database {self.database.name!r}: has no log {self._name!r}; make it with"
-                " `eventstore init`, or open it without create=false"
-            )
-        self.commits.create_indexes(
-            [pymongo.IndexModel(keys if isinstance(keys, str) else [*keys]) for keys in _INDEXES]
-        )
-        made = About(str(uuid4()), FORMAT["writer"])
-        about = {**LOG, "log_id": made.log_id, "format": FORMAT, "made_at": datetime.now(UTC)}
-        try:
-            self.meta.insert_one(about)
-        except DuplicateKeyError:  # another was faster
-            return self.existing_log() or made
-        return made
-
-    def existing_log(self) -> About | None:
+    def look(self) -> Found | None:
         """Return what the log says of itself, None where there is no log; ConfigurationError if
         what is there is none of ours."""
-        about = self._found()
+        about = self._about()
         if about is None:
             return None
         if _DROPPING in about:
             raise StoreUnavailableError(
                 f"the log {self._name!r} is being dropped; where that was cut off, drop it again"
             )
-        try:
-            log_id, (reader, writer) = about["log_id"], map(about["format"].get, FORMAT)
-            too_new = reader > FORMAT["reader"] or writer > FORMAT["writer"]
-        except (KeyError, TypeError, AttributeError):
-            raise self._not_ours() from None
-        if too_new:
-            raise ConfigurationError(
-                f"namespace: the log {self._name!r} is of a newer format ({about['format']});"
-                " upgrade eventstore-toolkit"
-            )
-        return About(str(log_id), writer, about.get("swept", 0))
+        return self._found(about)
+
+    def make(self) -> None:
+        """Make the log, unless another was faster."""
+        self.commits.create_indexes(
+            [pymongo.IndexModel(keys if isinstance(keys, str) else [*keys]) for keys in _INDEXES]
+        )
+        formats = {"reader": LOG_FORMAT, "writer": LOG_FORMAT}
+        about = {"log_id": str(uuid4()), "format": formats, "made_at": datetime.now(UTC)}
+        with suppress(DuplicateKeyError):
+            self.meta.insert_one(LOG | about)
 
     def check_log_id(self, log_id: str) -> None:
         """Raise LogReplacedError unless the log is (still) the one of this id."""
         about = self.meta.find_one(LOG, {"log_id": 1})
         if about is None or about.get("log_id") != log_id:
-            raise LogReplacedError(
-                f"the log {self._name!r} was removed or replaced while this store was open: open"
-                " it anew"
-            )
+            raise replaced(self._name)
 
-    def drop(self, trusted: float) -> bool:
+    def remove(self, trusted: float) -> bool:
         """Remove the log and return whether it was there; ConfigurationError if it is none of
         ours. ``trusted`` is for how many seconds an appender trusts what it has seen."""
-        found = self._found()
-        if found is None:
+        about = self._about()
+        if about is None:
             return False
-        if _DROPPING not in found:
-            self.existing_log()
+        if _DROPPING not in about:
+            self._found(about)
             # Nobody opens it from here on, nor makes it anew before all of it is gone.
             self.meta.update_one(LOG, {"$set": {_DROPPING: True}, "$unset": {"log_id": ""}})
         self.commits.drop()
@@ -118,7 +86,7 @@ class Namespace:
         self.meta.drop()
         return True
 
-    def _found(self) -> Mapping[str, Any] | None:
+    def _about(self) -> Mapping[str, Any] | None:
         """Return the document about the log; ConfigurationError where something else is there."""
         # In this order: whoever makes a log writes its id before its first commit.
         strange = self.commits.find_one({}, {"_id": 1})
@@ -128,6 +96,22 @@ class Namespace:
         ):
             raise self._not_ours()
         return about
+
+    def _found(self, about: Mapping[str, Any]) -> Found:
+        try:
+            formats = about["format"]
+            return Found(str(about["log_id"]), int(formats["reader"]), int(formats["writer"]))
+        except (KeyError, TypeError, ValueError):
+            raise self._not_ours() from None
+
+    def _not_ours(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"namespace: the collections {self.commits.name!r} and {self.meta.name!r} in the"
+            f" database {self.database.name!r} hold something else than a log; choose another"
+            " namespace"
+        )
+
+    # --- What cannot hold a log
 
     def refuse_what_cannot_hold_a_log(self) -> None:
         """Raise ConfigurationError for a view, a capped collection or the like in our place."""
@@ -158,10 +142,3 @@ class Namespace:
                 f"namespace: the collection {full_name!r} is sharded on {dict(found['key'])},"
                 " but must be on _id alone, or not at all"
             )
-
-    def _not_ours(self) -> ConfigurationError:
-        return ConfigurationError(
-            f"namespace: the collections {self.commits.name!r} and {self.meta.name!r} in the"
-            f" database {self.database.name!r} hold something else than a log; choose another"
-            " namespace"
-        )

@@ -13,12 +13,7 @@ from typing import Any, Final
 from eventstore.backend import to_microseconds
 from eventstore.event import Entity
 from eventstore.query import EventQuery
-from eventstore_mongodb.records import (
-    TIME_CLASSES,
-    entity_key,
-    keys_of_any_tenant,
-    time_range,
-)
+from eventstore_mongodb.keys import TIME_CLASSES, entity_key, keys_of_any_tenant, time_range
 
 FIRST_VERSION: Final = b"\x10version\x00\x01\x00\x00\x00"
 """What the bytes of an entity's first event hold."""

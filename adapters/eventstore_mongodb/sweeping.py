@@ -17,9 +17,11 @@ _AT_ONCE: Final = 5000
 """Parts looked at whenever a store is opened."""
 
 
-def sweep(namespace: Namespace, swept: int) -> None:
-    """Remove what is nobody's above the sequence ``swept``, and note how far it was looked for."""
+def sweep(namespace: Namespace) -> None:
+    """Remove what is nobody's, above where it was last looked for, and note how far that is."""
     commits: Collection[Any] = namespace.commits
+    about = namespace.meta.find_one(LOG, {"swept": 1}) or {}
+    swept = int(about.get("swept", 0))
     found = commits.find({"keys": OF_PARTS, END: {"$gt": swept}}, {"commit": 1, "token": 1, END: 1})
     parts = list(found.sort(END, 1).limit(_AT_ONCE))
     if not parts:

@@ -2,125 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from secrets import randbits
 from time import monotonic
 from typing import Any, ClassVar, Final, Self
+from uuid import UUID
 
 import psycopg
-from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.rows import tuple_row
+from psycopg.pq import TransactionStatus
 
 from eventstore.backend import (
     Backend,
     Batch,
     Capability,
     EventKey,
+    Found,
+    Options,
     Outcome,
     PageRequest,
     Settings,
-    as_flag,
-    report_risk,
+    replaced,
     time_left,
+    translating,
 )
-from eventstore.errors import ConfigurationError, TransactionConflictError
 from eventstore.event import Entity, Event
 from eventstore.query import EventQuery
-from eventstore_postgres import opening, records
-from eventstore_postgres.appending import Appender, find
-from eventstore_postgres.connections import GuestCursor, Session, Sessions
-from eventstore_postgres.selecting import page_query, reads_entity, where, within
-from eventstore_postgres.translation import replaced, translated
+from eventstore_postgres import joining, opening, records
+from eventstore_postgres.appending import Appender, OpenLog, find
+from eventstore_postgres.clients import ClientSessions
+from eventstore_postgres.connections import Guest, Lent, OwnSessions
+from eventstore_postgres.options import OPTIONS
+from eventstore_postgres.selecting import Where, page_query, reads_entity, statement, where
+from eventstore_postgres.translation import classify
 from eventstore_postgres.waiting import Listener
-
-_PLACE: Final = """
-    SELECT pg_catalog.current_database()::pg_catalog.text,
-        pg_catalog.pg_postmaster_start_time(),
-        pg_catalog.to_regclass('"eventstore".events')::pg_catalog.oid::pg_catalog.int8
-"""
-
-_RISKS: Final = """
-    SELECT pg_catalog.current_setting('fsync'), relpersistence::pg_catalog.text
-    FROM pg_catalog.pg_class
-    WHERE oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('"eventstore".events')
-"""
-
-_INFO: Final = """
-    SELECT pg_catalog.current_setting('server_version'),
-        pg_catalog.current_setting('synchronous_commit'), pg_catalog.current_setting('fsync'),
-        pg_catalog.pg_total_relation_size(pg_catalog.to_regclass('"eventstore".events'))
-"""
-
-_COUNT: Final = 'SELECT pg_catalog.count(*) FROM "eventstore".events WHERE $where'
-
-_HEAD: Final = """
-    SELECT coalesce((SELECT pg_catalog.max(sequence) FROM "eventstore".events), 0)
-    FROM "eventstore".log WHERE log_id OPERATOR(pg_catalog.=) %b
-"""
-
-_VERSION: Final = (
-    'SELECT coalesce(pg_catalog.max(version), 0) FROM "eventstore".events WHERE $where'
-)
-
-_ENTITIES: Final = """
-    SELECT entity_type, entity_id, tenant_id FROM "eventstore".events
-    WHERE version OPERATOR(pg_catalog.=) 1 AND $where ORDER BY sequence DESC LIMIT %b OFFSET %b
-"""
-
-_TRANSACTION: Final = """
-    SELECT pg_catalog.current_setting('transaction_isolation'),
-        pg_catalog.current_setting('synchronous_commit'),
-        pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''
-"""
 
 
 class PostgresBackend(Backend):
     """A log in a schema of its own. Reads go through a pool, appends by a connection apart."""
 
-    options: ClassVar[frozenset[str]] = frozenset({"notify", "owner", "pool_size", "strict"})
+    options: ClassVar[Options] = OPTIONS
+    log_format: ClassVar[int] = opening.FORMAT
 
     def __init__(self, settings: Settings) -> None:
-        self._namespace = settings.namespace
-        self._durability = settings.durability
-        self._sessions = Sessions(settings)
-        notify = as_flag("notify", settings.own_options.get("notify", True))
-        self._notify = notify and self._sessions.held
-        session = self._sessions.connect()
-        self._writer: Session | None = session
-        try:
-            with (
-                self._sessions.bounded(session, time_left(settings.timeout)),
-                translated("the log cannot be opened"),
-            ):
-                self._sessions.begin(session)
-                self._log_id = opening.open_log(session, settings)
-                session.execute("COMMIT")
-                self._place = self._place_of(session.cursor())
-        except BaseException:
-            session.close()
-            raise
-        self._listener = self._new_listener()
+        self._settings: Final = settings
+        self._namespace: Final = settings.namespace
+        lent = settings.own_options["client"] is not None
+        self._sessions: Final = ClientSessions(settings) if lent else OwnSessions(settings)
+        self._notify: Final = settings.own_options["notify"] and self._sessions.settled_once
+        self._classify: Final = partial(classify, log=self._namespace)
+        self._listener: Listener | None = None
 
     # --- Opening and closing
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
-        return cls(settings)
+    def connect(cls, settings: Settings) -> Self:
+        backend = cls(settings)
+        with backend._sessions.writing(time_left(settings.timeout), checked=False):
+            return backend
 
-    @classmethod
-    def drop(cls, settings: Settings) -> bool:
-        sessions = Sessions(settings)
-        session = sessions.connect()
-        try:
-            with (
-                sessions.bounded(session, time_left(settings.timeout)),
-                translated("the log cannot be removed"),
-            ):
-                sessions.begin(session)
-                found = opening.drop_log(session, settings.namespace)
-                session.execute("COMMIT")
-        finally:
-            session.close()
-        return found
+    def engine_doubt(self) -> str | None:
+        sessions, timeout = self._sessions, time_left(self._settings.timeout)
+        with (
+            # Its settings are not made yet: another engine may not know them.
+            sessions.writing(timeout, checked=False) as session,
+            translating(classify, "the server cannot be asked what it is"),
+        ):
+            ((version,),) = session.execute("SELECT pg_catalog.version()").fetchall()
+        doubt = opening.doubt_about(version)
+        if doubt is not None or not sessions.settled_once:
+            return doubt  # (behind a pooler, a second session may have to wait for this one)
+        lock = "SELECT pg_catalog.pg_try_advisory_xact_lock(%b)", (records.int8(randbits(63)),)
+        with self._transaction("the server's locks cannot be tried") as session:
+            ((locked,),) = session.execute(*lock).fetchall()
+            with sessions.reading() as other:
+                ((locked_twice,),) = other.execute(*lock).fetchall()
+        if locked_twice or not locked:
+            return "an advisory lock of one session does not exclude another"
+        return None
+
+    def look(self) -> Found | None:
+        with self._transaction("the log cannot be opened") as session:
+            found = opening.look(session, self._settings)
+            if found is not None:
+                self._place = joining.place_of(session.cursor(), self._namespace)
+                log_id = UUID(found.log_id).bytes
+                self._log = OpenLog(self._namespace, log_id, self._notify)
+                self._listener = self._new_listener()
+            return found
+
+    def make(self) -> None:
+        with self._transaction("the log cannot be made") as session:
+            opening.make(session, self._settings)
+
+    def remove(self) -> bool:
+        with self._transaction("the log cannot be removed") as session:
+            return opening.remove(session, self._namespace)
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[Lent]:
+        with (
+            self._sessions.writing(time_left(self._settings.timeout)) as session,
+            translating(classify, what),
+        ):
+            self._sessions.begin(session)
+            yield session
+            session.execute("COMMIT")
 
     @classmethod
     def schema_ddl(cls, settings: Settings) -> str:
@@ -132,26 +120,20 @@ class PostgresBackend(Backend):
         return opening.ddl(settings)
 
     def close(self) -> None:
-        self._listener.close()
-        if self._writer is not None:
-            self._writer.close()
+        if self._listener is not None:
+            self._listener.close()
         self._sessions.close()
 
     def after_fork(self) -> None:
-        self._sessions.after_fork(self._writer, self._listener)
-        self._writer = None
+        self._sessions.after_fork(self._listener)
         self._listener = self._new_listener()
-
-    @property
-    def log_id(self) -> str:
-        return str(self._log_id)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
         return frozenset(Capability)
 
     def durability_risks(self) -> Sequence[str]:
-        ((fsync, persistence),) = self._rows(_RISKS)
+        ((fsync, persistence),) = self._rows("risks")
         risks = []
         if fsync != "on":
             risks.append(
@@ -166,7 +148,7 @@ class PostgresBackend(Backend):
         return risks
 
     def info(self) -> Mapping[str, str | int]:
-        ((version, commit, fsync, size),) = self._rows(_INFO)
+        ((version, commit, fsync, size),) = self._rows("info")
         return {
             "backend": "postgresql",
             "server": f"PostgreSQL {version}",
@@ -178,118 +160,76 @@ class PostgresBackend(Backend):
 
     def commit(self, group: Sequence[Batch], timeout: float) -> Sequence[Outcome]:
         deadline = monotonic() + timeout
-        if self._writer is None or self._writer.closed:
-            self._writer = None
-            self._writer = self._sessions.connect(timeout)
-        session = self._writer
-        with self._sessions.bounded(session, deadline - monotonic()):
-            outcomes = self._commit_at_once(session, group, deadline - monotonic())
-            if outcomes is None:
-                outcomes = self._commit_planned(session, group, deadline - monotonic())
-        return outcomes
-
-    def _commit_at_once(
-        self, session: Session, group: Sequence[Batch], timeout: float
-    ) -> Sequence[Outcome] | None:
-        if not self._sessions.held:
-            return None  # settings must travel with the transaction
-        with translated("the append failed", may_have_written=True, log=self._namespace):
-            return self._appender(session.cursor(), timeout).try_at_once(group)
-
-    def _commit_planned(
-        self, session: Session, group: Sequence[Batch], timeout: float
-    ) -> Sequence[Outcome]:
-        with translated("the append failed", log=self._namespace):
-            self._sessions.begin(session)
-            outcomes = self._appender(session.cursor(), timeout).append_planned(group)
-        with translated("the append failed at its commit", may_have_written=True):
-            session.execute("COMMIT")
-        return outcomes
-
-    def _appender(self, cursor: psycopg.Cursor[Any], timeout: float) -> Appender:
-        return Appender(cursor, self._namespace, self._log_id, timeout, notify=self._notify)
-
-    # --- Joining
+        with self._sessions.writing(timeout) as session:
+            if self._sessions.settled_once:
+                appender = Appender(session.cursor(), self._log, deadline - monotonic())
+                with translating(self._classify, "the append failed", writes=True):
+                    outcomes = appender.append_at_once(group)
+                if outcomes is not None:
+                    return outcomes
+            with translating(self._classify, "the append failed"):
+                self._sessions.begin(session)
+                appender = Appender(session.cursor(), self._log, deadline - monotonic())
+                append = appender.append_planned if self._sessions.settled_once else appender.append
+                outcomes = append(group)
+            with translating(self._classify, "the append failed at its commit", writes=True):
+                session.execute("COMMIT")
+            return outcomes
 
     def join(self, connection: Any, batch: Batch, timeout: float) -> Outcome:
-        _check_connection(connection)
+        joining.check_connection(connection)
         cursor = self._guest_cursor(connection, timeout)
-        with translated(
-            "the append in the transaction of connection= failed", log=self._namespace, joined=True
+        with translating(
+            partial(self._classify, joined=True),
+            "the append in the transaction of connection= failed",
         ):
-            self._check_transaction(cursor)
-            appender = self._appender(cursor, timeout)
-            outcomes = appender.try_at_once([batch]) or appender.append_planned([batch])
-        return outcomes[0]
+            place = joining.place_of(cursor, self._namespace)
+            if place != self._place:
+                with (
+                    self._sessions.connected_anew() as session
+                ):  # the server may have been restarted
+                    present = joining.place_of(session.cursor(), self._namespace)
+                joining.check_place(place, self._place, present, self._namespace)
+                self._place = present
+            joining.check_transaction(cursor, self._namespace, self._settings.durability)
+            (outcome,) = Appender(cursor, self._log, timeout).append([batch])
+        return outcome
 
     def in_transaction(self, connection: Any) -> bool:
         status = connection.info.transaction_status
         if status != TransactionStatus.INTRANS:
             return status in (TransactionStatus.ACTIVE, TransactionStatus.INERROR)
         # Maybe another one than was joined: ask whether this one holds the log.
-        timeout = time_left(self._sessions.timeout)
-        with translated("the transaction of connection= cannot be looked at"):
-            return self._appender(self._guest_cursor(connection, timeout), 0).holds_lock()
+        cursor = self._guest_cursor(connection, time_left(self._settings.timeout))
+        with translating(classify, "the transaction of connection= cannot be looked at"):
+            return Appender(cursor, self._log, 0).holds_lock()
 
-    def _guest_cursor(self, connection: Any, timeout: float) -> GuestCursor:
-        """Return a cursor that depends on nothing that was set for the caller's connection."""
-        cursor = GuestCursor(connection, row_factory=tuple_row)
-        cursor.deadline = monotonic() + timeout + self._sessions.spare
-        records.adapt(cursor.adapters)
-        return cursor
-
-    def _check_transaction(self, cursor: psycopg.Cursor[Any]) -> None:
-        place = self._place_of(cursor)
-        if place != self._place:
-            with self._sessions.connect() as session:  # the server may have been restarted
-                present = self._place_of(session.cursor())
-            if present[2] != self._place[2]:
-                raise replaced(self._namespace)
-            self._place = present
-            if place != present:
-                raise ConfigurationError(
-                    "connection: is to another database or server than this store"
-                )
-        cursor.execute(_TRANSACTION, (), binary=True)
-        ((isolation, synchronous, has_standbys),) = cursor.fetchall()
-        if isolation not in ("read committed", "read uncommitted"):
-            raise TransactionConflictError(
-                f"connection: its transaction is {isolation.upper()}, whose snapshot may be older"
-                " than the log's lock; run it in READ COMMITTED"
-            )
-        if synchronous == "off" or (has_standbys and synchronous in ("local", "remote_write")):
-            report_risk(
-                f"connection: its synchronous_commit is {synchronous}: what it commits may be lost"
-                " in a crash; set it to on",
-                self._durability,
-            )
-
-    def _place_of(self, cursor: psycopg.Cursor[Any]) -> tuple[object, ...]:
-        """Return what tells this log's table from all others, on all servers."""
-        cursor.execute(within(self._namespace, _PLACE), (), binary=True)
-        (place,) = cursor.fetchall()
-        return tuple(place)
+    def _guest_cursor(self, connection: Any, timeout: float) -> psycopg.Cursor[Any]:
+        guest = Guest(connection)
+        guest.deadline = monotonic() + timeout + self._sessions.spare
+        return guest.cursor()
 
     # --- Reading
 
     def read(self, page: PageRequest) -> list[Event]:
-        text, parameters = page_query(page)
+        text, parameters = page_query(self._namespace, page)
         # Only a few shapes are worth preparing, and only with these is the plan sure to fit all
         # values.
         prepare = None if reads_entity(page) else False
-        return [records.event_of(row) for row in self._rows(text, parameters, prepare=prepare)]
+        with self._sessions.reading() as session:
+            found = session.execute(text, parameters, prepare=prepare, binary=True)
+            return [records.event_of(row) for row in found.fetchall()]
 
     def find(self, keys: Sequence[EventKey]) -> list[Event]:
         with self._sessions.reading() as session:
             return find(session.cursor(), self._namespace, keys)
 
     def count(self, query: EventQuery) -> int:
-        found = where(query)
-        ((number,),) = self._rows(found.put_in(_COUNT), found.parameters)
+        ((number,),) = self._rows("count", where(query))
         return int(number)
 
     def head(self) -> int:
-        rows = self._rows(_HEAD, (self._log_id.bytes,))
+        rows = self._rows("head", None, self._log.id)
         if not rows:
             raise replaced(self._namespace)
         return int(rows[0][0])
@@ -297,61 +237,36 @@ class PostgresBackend(Backend):
     def version(self, entity: Entity) -> int:
         entity_type, entity_id, tenant_id = entity
         found = where(EventQuery(entity_type=entity_type, entity_id=entity_id, tenant_id=tenant_id))
-        ((number,),) = self._rows(found.put_in(_VERSION), found.parameters)
+        ((number,),) = self._rows("version", found)
         return int(number)
 
     def list_entities(
         self, entity_type: str | None, tenant_id: str | None, limit: int, offset: int
     ) -> list[Entity]:
         found = where(EventQuery(entity_type=entity_type, tenant_id=tenant_id))
-        window = records.int8(limit), records.int8(offset)
-        rows = self._rows(found.put_in(_ENTITIES), (*found.parameters, *window))
+        rows = self._rows("entities", found, records.int8(limit), records.int8(offset))
         return [Entity(*row) for row in rows]
 
     def _rows(
-        self, text: str, parameters: Sequence[bytes] = (), *, prepare: bool | None = None
+        self, name: str, found: Where | None = None, *parameters: bytes
     ) -> list[tuple[Any, ...]]:
-        text = within(self._namespace, text)
+        """Return the answer to a statement of queries.sql."""
+        text = statement(self._namespace, name)
+        if found is not None:
+            text, parameters = found.put_in(text), (*found.parameters, *parameters)
         with self._sessions.reading() as session:
-            return session.execute(text, parameters, prepare=prepare, binary=True).fetchall()
+            return session.execute(text, parameters, binary=True).fetchall()
 
     # --- Waiting
 
     def wait(self, after: int, timeout: float, nap: Callable[[float], None]) -> None:
-        if self._notify:
-            self._listener.wait(timeout)
-        else:
+        if self._listener is None:
             super().wait(after, timeout, nap)
+        else:
+            self._listener.wait(timeout)
 
-    def _new_listener(self) -> Listener:
-        return Listener(
-            self._sessions.connect, f"eventstore_{self._place[2]}", self._sessions.timeout
-        )
-
-
-def _check_connection(connection: object) -> None:
-    """Raise ConfigurationError unless it is a connection with, or about to begin, a
-    transaction."""
-    if not isinstance(connection, psycopg.Connection):
-        given = type(connection)
-        raise ConfigurationError(
-            f"connection: must be a psycopg.Connection, not {given.__module__}.{given.__qualname__}"
-        )
-    if connection.closed:
-        raise ConfigurationError("connection: is closed")
-    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
-        raise ConfigurationError("connection: is in pipeline mode; leave it first")
-    if connection.info.encoding != "utf-8":
-        raise ConfigurationError(
-            f"connection: its client_encoding must be UTF8, not {connection.info.encoding}"
-        )
-    status = connection.info.transaction_status
-    if status == TransactionStatus.INERROR:
-        raise ConfigurationError("connection: its transaction has failed; roll it back first")
-    if status == TransactionStatus.ACTIVE:
-        raise ConfigurationError("connection: is in the middle of a command")
-    if status == TransactionStatus.IDLE and connection.autocommit:
-        raise ConfigurationError(
-            "connection: is in autocommit mode outside a transaction; use"
-            " `with connection.transaction():`"
-        )
+    def _new_listener(self) -> Listener | None:
+        if not (self._notify and isinstance(self._sessions, OwnSessions)):
+            return None
+        channel = f"eventstore_{self._place[2]}"
+        return Listener(self._sessions.connect, channel, self._settings.timeout)

@@ -1,24 +1,28 @@
-"""Connections to PostgreSQL: one to write by, those lent to readers, and how long each may take."""
+"""Connections to PostgreSQL: one to append by, those to read by, and how long each may take."""
 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from math import ceil, inf
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import errors
 from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.rows import tuple_row
 
-from eventstore.backend import Durability, Settings, as_integer, deadline, time_left
+from eventstore.backend import Durability, Settings, deadline, time_left, translating
 from eventstore.errors import ConfigurationError, StoreClosedError, StoreUnavailableError
+from eventstore_postgres import records
 from eventstore_postgres.options import driver_arguments
 from eventstore_postgres.selecting import load
-from eventstore_postgres.translation import connecting, translated
+from eventstore_postgres.translation import classify, classify_unconnected
 
 OLDEST_SERVER: Final = 130000
 
@@ -31,6 +35,8 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
 
     deadline: float = inf
     """By ``time.monotonic()``."""
+    is_checked: bool = False
+    """Whether its server was looked at, and its settings made where they stay."""
 
     @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -70,22 +76,142 @@ class _Loan:
     session: Session | None = None
 
 
-class Sessions:
-    """All connections of one store: some to read by, and others for as long as needed."""
+class Guest:
+    """A connection of the caller's, used as a Session is: whatever was set for it."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection: Final = connection
+        self.deadline: float = inf
+        self.info: Final = connection.info
+        self.pgconn: Final = connection.pgconn
+        self.cancel_safe: Final = connection.cancel_safe
+        self.close: Final = connection.close
+
+    @property
+    def closed(self) -> bool:
+        return self.connection.closed
+
+    def cursor(self) -> GuestCursor:
+        cursor = GuestCursor(self.connection, row_factory=tuple_row)
+        cursor.deadline = self.deadline
+        records.adapt(cursor.adapters)
+        return cursor
+
+    def execute(
+        self,
+        text: str,
+        parameters: Any = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool = False,
+    ) -> psycopg.Cursor[Any]:
+        return self.cursor().execute(text, parameters, prepare=prepare, binary=binary)
+
+
+Lent = Session | Guest
+
+_S = TypeVar("_S", bound=Lent)
+
+
+class Sessions(ABC):
+    """All connections of one store."""
+
+    settled_once: bool
+    """Whether what is set for a session stays set. Not so behind a pooler that gives each
+    transaction whichever server process is free, nor in a pool of the caller's: there every
+    transaction of an append begins by setting what it depends on, and nobody can LISTEN."""
 
     def __init__(self, settings: Settings) -> None:
         self.timeout: Final = settings.timeout
         self.spare: Final = min(max(settings.timeout / 10, 0.2), 0.5)
         """Seconds that the server is given longer than itself to say that time is up."""
+        self._classify: Final = partial(classify, log=settings.namespace)
+        self._relaxed: Final = settings.durability is Durability.RELAXED
+
+    @abstractmethod
+    def writing(self, timeout: float, *, checked: bool = True) -> AbstractContextManager[Lent]:
+        """Lend the session that appends, to one thread at a time.
+
+        ``checked``: whether its server was looked at, so that it is known as PostgreSQL.
+        """
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[Lent]:
+        """Lend a session for statements that commit by themselves."""
+
+    @abstractmethod
+    def connected_anew(self) -> AbstractContextManager[Lent]:
+        """Lend a session that no restart of the server has ended."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is idle; connections in use are closed when they come back."""
+
+    @abstractmethod
+    def after_fork(self, *others: object) -> None:
+        """Keep the parent's connections from being used or closed in this process."""
+
+    @contextmanager
+    def bounded(self, session: _S, timeout: float) -> Iterator[_S]:
+        """End what takes longer than ``timeout``; after any exception leave ``session`` either
+        idle or closed."""
+        session.deadline = monotonic() + timeout + self.spare
+        try:
+            yield session
+        except StoreUnavailableError:
+            _leave_idle(session)
+            if session.closed:
+                self._close_idle()  # the other connections are gone as well, most likely
+            raise
+        except BaseException:
+            _leave_idle(session)
+            raise
+
+    def begin(self, session: Lent) -> None:
+        """Begin a transaction that depends on none of the role's defaults."""
+        session.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+        if not self.settled_once:
+            self._settle(session, local=True)
+
+    def _settle(self, session: Lent, *, local: bool) -> None:
+        """Make a session, or its transaction alone, independent of the role's defaults."""
+        patience = ceil(self.timeout * 1000)
+        parameters = {
+            "patience": str(patience),
+            "half": str(patience // 2),
+            # Longer than an append waits for the lock, which says more.
+            "statement": str(patience + ceil(self.spare * 500)),
+            "local": local,
+            "relaxed": self._relaxed,
+        }
+        session.execute(load("session.sql"), parameters, prepare=False)
+
+    def _look_at_server(self, session: Lent) -> None:
+        if session.info.server_version < OLDEST_SERVER:
+            raise ConfigurationError(
+                f"PostgreSQL 13 or later is needed, not {session.info.server_version // 10000}"
+            )
+        encoding = session.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise ConfigurationError(
+                f"the database's encoding must be UTF8, not {encoding}: create it with"
+                " ENCODING 'UTF8' TEMPLATE template0"
+            )
+
+    @abstractmethod
+    def _close_idle(self) -> None:
+        """Close the sessions that nobody uses."""
+
+
+class OwnSessions(Sessions):
+    """One connection to append by, some to read by, and others for as long as needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self._where: Final = settings.safe_url
-        self._namespace: Final = settings.namespace
         self._conninfo, self._kwargs = driver_arguments(settings)
-        self.held: Final = self._kwargs["prepare_threshold"] is not None
-        """Whether a connection keeps a session: not so behind a pooler of transactions."""
-        self._most_lent = as_integer(
-            "pool_size", settings.own_options.get("pool_size", 10), least=1, most=1000
-        )
-        self._relaxed = settings.durability is Durability.RELAXED
+        self.settled_once = self._kwargs["prepare_threshold"] is not None
+        self._most_lent: Final[int] = settings.own_options["pool_size"]
         self._left_to_parent: list[Any] = []
         self._closed = False
         self._begin()
@@ -97,24 +223,35 @@ class Sessions:
         self._loans: set[_Loan] = set()
         self._idle: deque[tuple[Session, float]] = deque()
         """And since when; lent from the right end, so that few are kept busy."""
+        self._writer: Session | None = None
 
     def connect(self, timeout: float = inf) -> Session:
         """Return a new connection, which the caller closes."""
-        with deadline(min(timeout, self.timeout)):
-            with connecting(self._where):
-                session = Session.connect(self._conninfo, **self._kwargs)
-            try:
-                # Apart, for the reasons why no connection is made say nothing of one that stands.
-                with translated(f"cannot connect to {self._where}"):
-                    self._configure(session)
-            except BaseException:
-                session.close()
-                raise
+        session = self._connect(timeout)
+        self._check(session)
+        return session
+
+    def _connect(self, timeout: float) -> Session:
+        with (
+            deadline(min(timeout, self.timeout)),
+            translating(classify_unconnected, f"cannot connect to {self._where}"),
+        ):
+            session = Session.connect(self._conninfo, **self._kwargs)
+            session.deadline = monotonic() + time_left(self.timeout) + self.spare
             return session
+
+    def writing(self, timeout: float, *, checked: bool = True) -> AbstractContextManager[Session]:
+        end = monotonic() + timeout
+        session = self._writer
+        if session is None or session.closed:
+            self._writer = None
+            self._writer = session = self._connect(timeout)
+        if checked and not session.is_checked:
+            self._check(session)
+        return self.bounded(session, end - monotonic())
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Lend a session for statements that commit by themselves."""
         loan = _Loan()
         try:
             self._admit(loan)
@@ -122,7 +259,7 @@ class Sessions:
                 loan.session = self.connect()
             with (
                 self.bounded(loan.session, time_left(self.timeout)),
-                translated("the query failed", log=self._namespace),
+                translating(self._classify, "the query failed"),
             ):
                 yield loan.session
         finally:
@@ -130,6 +267,11 @@ class Sessions:
                 self._take_back(loan)
             finally:  # once more, should Ctrl-C have struck
                 self._take_back(loan)
+
+    @contextmanager
+    def connected_anew(self) -> Iterator[Session]:
+        with self.connect() as session:
+            yield session
 
     def _admit(self, loan: _Loan) -> None:
         with self._lock:
@@ -163,67 +305,30 @@ class Sessions:
         if over is not None:
             over.close()
 
-    @contextmanager
-    def bounded(self, session: Session, timeout: float) -> Iterator[None]:
-        """End what takes longer than ``timeout``; after any exception leave ``session`` either
-        idle or closed."""
-        session.deadline = monotonic() + timeout + self.spare
-        try:
-            yield
-        except StoreUnavailableError:
-            _leave_idle(session)
-            if session.closed:
-                self._close_idle()  # the other connections are gone as well, most likely
-            raise
-        except BaseException:
-            _leave_idle(session)
-            raise
-
-    def begin(self, session: Session) -> None:
-        """Begin a transaction that depends on none of the role's defaults."""
-        session.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-        if not self.held:
-            self._settle(session, local=True)
-
-    def _settle(self, session: Session, *, local: bool) -> None:
-        """Make a session, or its transaction alone, independent of the role's defaults."""
-        patience = ceil(self.timeout * 1000)
-        parameters = {
-            "patience": str(patience),
-            "half": str(patience // 2),
-            # Longer than an append waits for the lock, which says more.
-            "statement": str(patience + ceil(self.spare * 500)),
-            "local": local,
-            "relaxed": self._relaxed,
-        }
-        session.execute(load("session.sql"), parameters, prepare=False)
-
     def close(self) -> None:
-        """Close what is idle; connections in use are closed when they come back."""
         with self._lock:
             self._closed = True
             self._returned.notify_all()
+        if self._writer is not None:
+            self._writer.close()
         self._close_idle()
 
     def after_fork(self, *others: object) -> None:
-        """Keep the parent's connections from being used or closed in this process."""
-        self._left_to_parent += [self._idle, self._loans, *others]
+        self._left_to_parent += [self._idle, self._loans, self._writer, *others]
         self._begin()
 
-    def _configure(self, session: Session) -> None:
-        session.deadline = monotonic() + time_left(self.timeout) + self.spare
-        if session.info.server_version < OLDEST_SERVER:
-            raise ConfigurationError(
-                f"PostgreSQL 13 or later is needed, not {session.info.server_version // 10000}"
-            )
-        encoding = session.info.parameter_status("server_encoding")
-        if encoding != "UTF8":
-            raise ConfigurationError(
-                f"the database's encoding must be UTF8, not {encoding}: create it with"
-                " ENCODING 'UTF8' TEMPLATE template0"
-            )
-        if self.held:
-            self._settle(session, local=False)
+    def _check(self, session: Session) -> None:
+        """Make a session ready for use; close it where it cannot be."""
+        try:
+            # Not the reasons why no connection is made, which say nothing of one that stands.
+            with translating(classify, f"cannot connect to {self._where}"):
+                self._look_at_server(session)
+                if self.settled_once:
+                    self._settle(session, local=False)
+            session.is_checked = True
+        except BaseException:
+            session.close()
+            raise
 
     def _close_idle(self) -> None:
         with self._lock:
@@ -232,7 +337,7 @@ class Sessions:
             session.close()
 
 
-def _leave_idle(session: Session) -> None:
+def _leave_idle(session: Lent) -> None:
     """Bring an interrupted session to rest, or close it where that is not possible."""
     try:
         if session.info.transaction_status == TransactionStatus.ACTIVE:
@@ -241,7 +346,7 @@ def _leave_idle(session: Session) -> None:
             TransactionStatus.INTRANS,
             TransactionStatus.INERROR,
         ):
-            session.rollback()
+            session.execute("ROLLBACK")
     except psycopg.Error:
         session.close()
     finally:
@@ -249,7 +354,7 @@ def _leave_idle(session: Session) -> None:
             session.close()
 
 
-def _drain(session: Session) -> None:
+def _drain(session: Lent) -> None:
     """Let go of a command whose answer was not awaited: Ctrl-C may strike anywhere. (A new
     connection instead takes so long that it might be struck again.)"""
     left = session.deadline - monotonic()

@@ -1,17 +1,16 @@
-"""A namespace in the database: a schema that holds one log. Found, made, removed, printed.
-
-All of it in a transaction whose search path is settled.
+"""What server answers, and a namespace in its database: a schema that holds one log. Found, made,
+removed, printed, in a transaction whose search path is settled.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
-from uuid import UUID
 
-from eventstore.backend import Settings, as_flag, shown
+from eventstore.backend import Found, Settings
 from eventstore.errors import ConfigurationError
-from eventstore_postgres.connections import Session
-from eventstore_postgres.selecting import load, within
+from eventstore_postgres.connections import Lent
+from eventstore_postgres.selecting import load, statement, within
 
 FORMAT: Final = 1
 """Of the tables and functions that this program reads and writes."""
@@ -23,27 +22,43 @@ _CREATE_LOCK: Final = 1702260589
 
 _FUNCTIONS: Final = ("append_many", "append_one", "lock_log", "log_state", "refuse_change")
 
-_FOUND = """
-    SELECT c.relname::text, array_agg(a.attname::text)
-    FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-    WHERE c.relnamespace = to_regnamespace('"eventstore"') AND c.relname IN ('log', 'events')
-    GROUP BY c.oid, c.relname
-"""
-
-_PRESENT = """
-    SELECT p.proname::text FROM pg_proc p WHERE p.pronamespace = to_regnamespace('"eventstore"')
-"""
-
-_LOG: Final = 'SELECT log_id, least_reader, least_writer FROM "eventstore".log'
-
 _OURS: Final = {
     "log": {"log_id", "least_reader", "least_writer"},
     "events": {"sequence", "batch_sequence", "event_id", "entity_id", "recorded_at"},
 }
 
 
-def open_log(session: Session, settings: Settings) -> UUID:
-    """Return the id of the log in a namespace, made where it is not there and may be.
+_POSTGRESQL: Final = re.compile(r"PostgreSQL \d.*, compiled by ")
+"""What ``version()`` of PostgreSQL says, however it was built, packaged and hosted."""
+
+_OTHERS: Final = {
+    "CockroachDB": "CockroachDB",
+    "CrateDB": "CrateDB",
+    "EDB Postgres": "EDB Postgres Extended Server",
+    "EnterpriseDB": "EDB Postgres Advanced Server",
+    "Greenplum": "Greenplum",
+    "Materialize": "Materialize",
+    "QuestDB": "QuestDB",
+    "Redshift": "Amazon Redshift",
+    "RisingWave": "RisingWave",
+    "openGauss": "openGauss",
+    "-YB-": "YugabyteDB",
+}
+"""Engines of their own that speak its protocol, by a word of what they say."""
+
+
+def doubt_about(version: str) -> str | None:
+    """Return which engine it is whose ``version()`` says that, where it is not PostgreSQL."""
+    for word, engine in _OTHERS.items():
+        if word.lower() in version.lower():
+            return f"it is {engine}"
+    if _POSTGRESQL.match(version):
+        return None
+    return f"it calls itself {version!r:.80}, not what PostgreSQL does"
+
+
+def look(session: Lent, settings: Settings) -> Found | None:
+    """Return what the log in a namespace says of itself, None where there is none.
 
     ConfigurationError where a part of it belongs to a role that is not to be trusted: who owns
     a function decides what those do who call it.
@@ -51,32 +66,29 @@ def open_log(session: Session, settings: Settings) -> UUID:
     namespace = settings.namespace
     _check_owners(session, settings)
     if not _is_there(session, namespace):
-        if not settings.create:
-            raise ConfigurationError(
-                f"{settings.safe_url}: has no log {namespace!r}; make it with `eventstore init`, or"
-                " open it without create=false"
-            )
-        _create(session, settings)
-        _check_owners(session, settings)
-    present = {name for (name,) in session.execute(within(namespace, _PRESENT)).fetchall()}
-    if missing := sorted(set(_FUNCTIONS) - present):
+        return None
+    row = session.execute(statement(namespace, "log")).fetchone()
+    if row is None:
+        raise ConfigurationError(f"namespace: the table {namespace}.log has lost its row")
+    found = Found(*row)
+    present = {name for (name,) in session.execute(statement(namespace, "functions")).fetchall()}
+    missing = sorted(set(_FUNCTIONS) - present)
+    if missing and found.least_writer <= FORMAT:
         raise ConfigurationError(
             f"namespace: the log {namespace!r} lacks the functions {', '.join(missing)} of what"
             " `eventstore schema URL` prints"
         )
-    row = session.execute(within(namespace, _LOG)).fetchone()
-    if row is None:
-        raise ConfigurationError(f"namespace: the table {namespace}.log has lost its row")
-    log_id, least_reader, least_writer = row
-    if max(least_reader, least_writer) > FORMAT:
-        raise ConfigurationError(
-            f"namespace: the log {namespace!r} has format {least_reader}/{least_writer}, this"
-            f" program understands {FORMAT}: upgrade eventstore-toolkit"
-        )
-    return UUID(str(log_id))
+    return found
 
 
-def drop_log(session: Session, namespace: str) -> bool:
+def make(session: Lent, settings: Settings) -> None:
+    """Make the log, unless another process was faster."""
+    _lock(session, settings.namespace)
+    if not _is_there(session, settings.namespace):
+        session.execute(_creation(settings))
+
+
+def remove(session: Lent, namespace: str) -> bool:
     """Remove the log in a namespace; return whether it was there."""
     _lock(session, namespace)
     found = _is_there(session, namespace)
@@ -87,7 +99,7 @@ def drop_log(session: Session, namespace: str) -> bool:
 
 def ddl(settings: Settings) -> str:
     """Return the SQL that makes a log, and that grants a role what it needs."""
-    grants = load("strict_grants.sql" if _is_strict(settings) else "grants.sql")
+    grants = load("strict_grants.sql" if settings.own_options["strict"] else "grants.sql")
     commented = within(settings.namespace, grants).replace("\n", "\n-- ").removesuffix("-- ")
     return (
         # Whoever runs it: no name in it means what somebody put at the front of the path.
@@ -97,36 +109,22 @@ def ddl(settings: Settings) -> str:
 
 
 def _creation(settings: Settings) -> str:
-    files = ["schema.sql", "append.sql", *(["strict.sql"] if _is_strict(settings) else [])]
+    strict = ["strict.sql"] if settings.own_options["strict"] else []
+    files = ["schema.sql", "append.sql", *strict]
     return within(settings.namespace, "\n".join(load(name) for name in files))
 
 
-def _is_strict(settings: Settings) -> bool:
-    return as_flag("strict", settings.own_options.get("strict", False))
-
-
-def _owner_named(settings: Settings) -> str | None:
-    """Return which role may own the log beside those that are trusted anyhow."""
-    owner = settings.own_options.get("owner", STRICT_OWNER if _is_strict(settings) else None)
-    if owner is not None and (type(owner) is not str or not owner):
-        raise ConfigurationError(f"owner: must be the name of a role, not {shown(owner)}")
-    return owner
-
-
-def _create(session: Session, settings: Settings) -> None:
-    _lock(session, settings.namespace)
-    if not _is_there(session, settings.namespace):  # another process may have been faster
-        session.execute(_creation(settings))
-
-
-def _lock(session: Session, namespace: str) -> None:
+def _lock(session: Lent, namespace: str) -> None:
     session.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_CREATE_LOCK, namespace))
 
 
-def _check_owners(session: Session, settings: Settings) -> None:
+def _check_owners(session: Lent, settings: Settings) -> None:
+    trusted = settings.own_options["owner"]
+    if trusted is None and settings.own_options["strict"]:
+        trusted = STRICT_OWNER
     found = session.execute(
         within(settings.namespace, load("owners.sql")),
-        {"functions": list(_FUNCTIONS), "owner": _owner_named(settings)},
+        {"functions": list(_FUNCTIONS), "owner": trusted},
     ).fetchall()
     if found:
         names = ", ".join(f"{what} of {role!r}" for what, role in found)
@@ -137,9 +135,9 @@ def _check_owners(session: Session, settings: Settings) -> None:
         )
 
 
-def _is_there(session: Session, namespace: str) -> bool:
+def _is_there(session: Lent, namespace: str) -> bool:
     """Return whether there is a log; ConfigurationError for tables that are not ours."""
-    found = dict(session.execute(within(namespace, _FOUND)).fetchall())
+    found = dict(session.execute(statement(namespace, "tables")).fetchall())
     if not found:
         return False
     for table, columns in _OURS.items():

@@ -3,38 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from inspect import iscoroutinefunction
 from math import ceil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 
 import psycopg
 from psycopg import conninfo, pq
 from psycopg.adapt import AdaptersMap
 
-from eventstore.backend import Settings, as_integer
+from eventstore.backend import Option, Options, Settings, as_flag, as_given, as_integer, shown
 from eventstore.errors import ConfigurationError
 from eventstore_postgres import records
 
 PRIMARY: Final = "primary"
 
-_VOIDING: Final = {
-    "options": "the settings of a session are the store's own",
-    "replication": "a replication connection runs no queries",
-    "client_encoding": "text travels as UTF8",
-}
-
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir", "passfile")
+
+
+def _as_role(name: str, value: object) -> str:
+    if type(value) is not str or not value:
+        raise ConfigurationError(f"{name}: must be the name of a role, not {shown(value)}")
+    return value
+
+
+class Pool(Protocol):
+    """A ``psycopg_pool.ConnectionPool``."""
+
+    closed: bool
+
+    def getconn(self, timeout: float | None = None) -> psycopg.Connection[Any]:
+        """Take a connection."""
+
+    def putconn(self, conn: psycopg.Connection[Any]) -> None:
+        """Give it back."""
+
+
+def _as_pool(name: str, value: object) -> Pool:
+    take = getattr(value, "getconn", None)
+    if take is None or iscoroutinefunction(take):
+        raise ConfigurationError(
+            f"{name}: must be a psycopg_pool.ConnectionPool, not {shown(value)}"
+        )
+    return cast("Pool", value)
+
+
+def _as_threshold(name: str, value: object) -> int | None:
+    return None if value in (None, "None", "none") else as_integer(name, value)
+
+
+def _as_primary(name: str, value: object) -> object:
+    if value not in (PRIMARY, "read-write"):
+        raise ConfigurationError(
+            f"{name}: must be primary or read-write, not {shown(value)}: a standby lags"
+        )
+    return value
+
+
+OPTIONS: Final = Options(
+    own={
+        "client": Option(_as_pool),
+        "notify": Option(as_flag, True),
+        "owner": Option(_as_role),
+        "pool_size": Option(partial(as_integer, least=1, most=1000), 10),
+        "strict": Option(as_flag, False),
+    },
+    passed={
+        **dict.fromkeys([each.keyword.decode() for each in pq.Conninfo.get_defaults()], as_given),
+        "prepare_threshold": _as_threshold,
+        "target_session_attrs": _as_primary,
+    },
+    settled={"client_encoding": "utf8"},
+    refused={
+        "options": "the settings of a session are the store's own",
+        "replication": "a replication connection runs no queries",
+    },
+)
 
 
 def driver_arguments(settings: Settings) -> tuple[str, dict[str, Any]]:
     """Return the libpq connection string and psycopg's own arguments."""
     given = dict(settings.driver_options)
     threshold = given.pop("prepare_threshold", 5)
-    if threshold in (None, "None", "none"):
-        threshold = None
-    else:
-        threshold = as_integer("prepare_threshold", threshold)
-    _check_options(settings, given)
     try:
         parts = conninfo.conninfo_to_dict(f"postgresql://{settings.location}")
     except psycopg.ProgrammingError:
@@ -64,19 +115,6 @@ def driver_arguments(settings: Settings) -> tuple[str, dict[str, Any]]:
         "prepare_threshold": threshold,
         "context": records.adapt(AdaptersMap(psycopg.adapters)),
     }
-
-
-def _check_options(settings: Settings, given: Mapping[str, Any]) -> None:
-    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-    for name, value in given.items():
-        if name in _VOIDING:
-            raise ConfigurationError(f"{name}: cannot be given: {_VOIDING[name]}")
-        if name == "target_session_attrs" and value not in (PRIMARY, "read-write"):
-            raise ConfigurationError(
-                f"{name}: must be primary or read-write, not {value!r:.100}: a standby lags"
-            )
-        if name not in known:
-            raise settings.unknown_option(name, ["prepare_threshold", *known])
 
 
 def _check_files(given: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@ whatever adapters a connection (maybe the caller's) has been given."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
@@ -20,8 +20,8 @@ from psycopg.types.numeric import Int4BinaryLoader, Int8BinaryLoader
 from psycopg.types.string import ByteaBinaryLoader, TextBinaryLoader
 from psycopg.types.uuid import UUIDBinaryLoader
 
-from eventstore.backend import Draft, decode_object, to_microseconds
-from eventstore.event import Event
+from eventstore.backend import Draft, EventKey, decode_object, to_microseconds
+from eventstore.event import Entity, Event
 
 COLUMNS: Final = (
     "event_id, tenant_id, entity_type, entity_id, event_type, workflow_id, tags, data, metadata,"
@@ -121,6 +121,11 @@ def int8(value: int) -> bytes:
     return _INT8(value)
 
 
+def int8_or_null(value: int | None) -> Value:
+    """Return a bigint, or NULL."""
+    return None if value is None else _INT8(value)
+
+
 def time(value: datetime) -> bytes:
     """Return a timestamptz."""
     return _INT8(to_microseconds(value) - _EPOCH_MICROSECONDS)
@@ -158,6 +163,17 @@ def arrays_of(drafts: Sequence[Draft]) -> tuple[bytes, ...]:
         _array_of(4, _INT4_OID, [_INT4(draft.schema_version) for draft in drafts]),
         _array_of(8, _TIME_OID, [time(draft.timestamp) for draft in drafts]),
     )
+
+
+def arrays_of_entities(entities: Collection[Entity]) -> tuple[bytes, ...]:
+    """Return their types, ids and tenants."""
+    return tuple(texts([entity[field] for entity in entities]) for field in range(3))
+
+
+def arrays_of_keys(keys: Sequence[EventKey]) -> tuple[bytes, ...]:
+    """Return the ids of events, and their tenants."""
+    tenants = texts([tenant_id for tenant_id, _ in keys])
+    return uuids([event_id for _, event_id in keys]), tenants
 
 
 def texts(values: Sequence[str | None]) -> bytes:

@@ -8,9 +8,9 @@ hide operators that cannot be qualified; ORDER BY and DISTINCT go by the type, n
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
-from typing import Final
 
 from eventstore.backend import PageRequest
 from eventstore.query import EventQuery
@@ -23,16 +23,18 @@ def load(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
+@cache
+def statement(namespace: str, name: str) -> str:
+    """Return a statement of queries.sql."""
+    text = re.sub(r"^(?:--(?! name:).*)?\n", "", load("queries.sql"), flags=re.MULTILINE)
+    _, *named = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return within(namespace, dict(zip(named[::2], named[1::2], strict=True))[name])
+
+
 def within(namespace: str, text: str) -> str:
     """Return SQL with the namespace, a name of [a-z0-9_], put in for ``"eventstore"``, and the
     columns of an event for ``$columns``."""
     return text.replace('"eventstore"', f'"{namespace}"').replace("$columns", records.COLUMNS)
-
-
-_PAGE: Final = """
-    SELECT $columns FROM "eventstore".events
-    WHERE $where ORDER BY $order LIMIT %b OFFSET %b
-"""
 
 
 class Where:
@@ -96,7 +98,7 @@ def where(query: EventQuery) -> Where:
     return found
 
 
-def page_query(page: PageRequest) -> tuple[str, list[bytes]]:
+def page_query(namespace: str, page: PageRequest) -> tuple[str, list[bytes]]:
     """Return the SELECT of a page of events, and its parameters."""
     found = where(page.query)
     direction = "ASC" if page.ascending else "DESC"
@@ -119,7 +121,7 @@ def page_query(page: PageRequest) -> tuple[str, list[bytes]]:
             )
     elif reads_entity(page):
         order = "version ASC"  # the same order, and that of the index
-    text = _PAGE.replace("$order", order)
+    text = statement(namespace, "page").replace("$order", order)
     window = records.int8(page.limit), records.int8(page.offset)
     return found.put_in(text), [*found.parameters, *window]
 

@@ -1,23 +1,14 @@
-"""The driver's errors as ours: by SQLSTATE, for its classes group them otherwise (a full disk is
-no "insufficient resource" there)."""
+"""The driver's errors, understood by SQLSTATE: its classes group them otherwise (a full disk is no
+"insufficient resource" there)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import psycopg
 
-from eventstore.errors import (
-    ConfigurationError,
-    CorruptLogError,
-    EventStoreError,
-    LogReplacedError,
-    StoreUnavailableError,
-    TransactionConflictError,
-)
+from eventstore.backend import Fault, Trouble, replaced
 
 _CONFLICT: Final = ("40001", "40P01")  # serialization_failure, deadlock_detected
 _TIME_IS_UP: Final = ("57014", "55P03", "25P04")
@@ -44,40 +35,40 @@ _FULL: Final = re.compile(
 )
 
 
-@contextmanager
-def translated(
-    what: str, *, may_have_written: bool = False, log: str | None = None, joined: bool = False
-) -> Iterator[None]:
-    """Turn the driver's errors into ours.
+def classify(error: BaseException, *, log: str | None = None, joined: bool = False) -> Fault | None:
+    """Return what an error of the driver's means.
 
-    ``may_have_written`` where a lost connection leaves a commit's fate unknown; ``log`` is the
-    name of one that was open, so that it must have been there; ``joined`` in the caller's
-    transaction, which only the caller can run again.
+    ``log`` is the name of one that was open, so that it must have been there; ``joined`` in the
+    caller's transaction, which only the caller can run again.
     """
-    try:
-        yield
-    except psycopg.Error as error:
-        raise _translation(error, what, may_have_written, log, joined) from error
+    if not isinstance(error, psycopg.Error):
+        return None
+    state, said = error.sqlstate, _said(error)
+    if state is None or state.startswith(_LOST):
+        return Fault(Trouble.PASSING, said, settled=False)
+    if state in _CONFLICT:
+        return Fault(Trouble.CONFLICT if joined else Trouble.PASSING, said)
+    if state in _TIME_IS_UP:
+        return Fault(Trouble.LASTING, f"it took longer than the time-out allows ({said})")
+    if state in _PASSING:
+        return Fault(Trouble.PASSING, said)
+    if state.startswith(_LASTING):
+        return Fault(Trouble.LASTING, said)
+    if state in _MISSING and log is not None:
+        return Fault(Trouble.REPLACED, str(replaced(log)))
+    if state in _MISSING or state == _FORBIDDEN:
+        hint = "`eventstore schema URL` prints what the log and a role need"
+        return Fault(Trouble.MISFIT, f"{said}; {hint}")
+    if state.startswith(_CORRUPT):
+        return Fault(Trouble.CORRUPT, said)
+    return Fault(Trouble.MISFIT, f"{said} (SQLSTATE {state})")
 
 
-@contextmanager
-def connecting(where: str) -> Iterator[None]:
-    """Turn what the driver says of a connection that could not be made into our error."""
-    try:
-        yield
-    except psycopg.Error as error:
-        if error.sqlstate is not None:
-            raise _translation(error, f"cannot connect to {where}", False, None, False) from error
-        raise StoreUnavailableError(
-            f"cannot connect to {where}: {_said(error)}", transient=not _is_lasting(error)
-        ) from error
-
-
-def replaced(log: str) -> LogReplacedError:
-    """Return the error for a log that is no longer the one that was opened."""
-    return LogReplacedError(
-        f"the log {log!r} was removed or replaced while this store was open: open it anew"
-    )
+def classify_unconnected(error: BaseException) -> Fault | None:
+    """Return what the driver says of a connection that could not be made."""
+    if isinstance(error, psycopg.Error) and error.sqlstate is None:
+        return Fault(Trouble.LASTING if _is_lasting(error) else Trouble.PASSING, _said(error))
+    return classify(error)
 
 
 def _is_lasting(error: psycopg.Error) -> bool:
@@ -90,34 +81,6 @@ def _is_lasting(error: psycopg.Error) -> bool:
     if _FULL.search(said):
         return False
     return tried.used_password or tried.needs_password or bool(_REFUSED.search(said))
-
-
-def _translation(
-    error: psycopg.Error, what: str, may_have_written: bool, log: str | None, joined: bool
-) -> EventStoreError:
-    state = error.sqlstate
-    told = f"{what}: {_said(error)}"
-    if state is None or state.startswith(_LOST):
-        return StoreUnavailableError(told, may_have_written=may_have_written)
-    if state in _CONFLICT:
-        return TransactionConflictError(told) if joined else StoreUnavailableError(told)
-    if state in _TIME_IS_UP:
-        return StoreUnavailableError(
-            f"{what}: it took longer than the time-out allows ({_said(error)})", transient=False
-        )
-    if state in _PASSING:
-        return StoreUnavailableError(told)
-    if state.startswith(_LASTING):
-        return StoreUnavailableError(told, transient=False)
-    if state in _MISSING and log is not None:
-        return replaced(log)
-    if state in _MISSING or state == _FORBIDDEN:
-        return ConfigurationError(
-            f"{told}; `eventstore schema URL` prints what the log and a role need"
-        )
-    if state.startswith(_CORRUPT):
-        return CorruptLogError(told)
-    return ConfigurationError(f"{told} (SQLSTATE {state})")
 
 
 def _said(error: psycopg.Error) -> str:

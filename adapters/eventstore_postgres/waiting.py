@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable
 from math import inf
 
-from eventstore.backend import time_left
+from eventstore.backend import time_left, translating
 from eventstore.errors import StoreClosedError
 from eventstore_postgres.connections import Session
-from eventstore_postgres.translation import translated
+from eventstore_postgres.translation import classify
 
 
 class Listener:
@@ -42,7 +42,7 @@ class Listener:
                 raise StoreClosedError("the store is closed")
             self._listening = True
         try:
-            with translated("waiting failed"):
+            with translating(classify, "waiting failed"):
                 self._listen(timeout)
         except BaseException:
             self._drop()

@@ -3,15 +3,16 @@
 -- written (Lua does not roll back); a server that refuses to write refuses the first write.
 --
 -- KEYS  1 meta, 2 log, 3 times, 4 firsts, then whatever the plan names by its number
--- ARGV  1 the plan, JSON of numbers (records.py); 2 the log id; then the texts of the events,
+-- ARGV  1 the plan, JSON of numbers (calls.py); 2 the log id; then the texts of the events,
 --       FIELDS each; then those of the conditions
 --
 -- Returns recorded_at and an outcome for each batch: ACCEPTED first_sequence version …,
 -- REPEAT (some id is recorded; the caller compares), VERSION which actual, BEYOND head,
--- MATCH sequence, or AGAIN head: too much is new for a look from here, or what is new fits a
--- condition that came only in the rough; neither this batch nor those after it were judged.
+-- MATCH sequence, ANOTHER_PAST (its witness is gone), or AGAIN head witness: too much is new for a
+-- look from here, or what is new fits a condition that came only in the rough; neither this batch
+-- nor those after it were judged.
 
-local ACCEPTED, REPEAT, VERSION_CONFLICT, BEYOND, MATCH, AGAIN = 0, 1, 2, 3, 4, 5
+local ACCEPTED, REPEAT, VERSION_CONFLICT, BEYOND, MATCH, ANOTHER_PAST, AGAIN = 0, 1, 2, 3, 4, 5, 6
 local FIELDS = 3 -- of an event in ARGV: event, data, metadata
 local FIRST_TEXT = 3
 local NEWS = 500 -- entries that a condition may look through here, within the budget
@@ -80,7 +81,21 @@ local function unmet_expectation(batch)
   end
 end
 
+-- The identity of the event at a sequence, as text; nil where there is none.
+local function witness_at(sequence)
+  local entry = call('XRANGE', log, sequence .. '-0', sequence .. '-0')[1]
+  return entry and id_of(entry[2][EVENT]) .. string.match(entry[2][EVENT], '^[^%z]*', FIRST_FACT)
+end
+
+-- What the batches of this call have written is news as well: to be looked into again from here.
+local function again()
+  return {AGAIN, head, witness_at(head)}
+end
+
 local function unmet_condition(condition)
+  if condition.witness and witness_at(condition.checked_to) ~= ARGV[condition.witness] then
+    return {ANOTHER_PAST}
+  end
   if condition.after > head then
     return {BEYOND, head}
   end
@@ -89,7 +104,7 @@ local function unmet_condition(condition)
   end
   local checked_to = condition.checked_to
   if head - checked_to > NEWS then
-    return {AGAIN, head}
+    return again()
   end
   if checked_to < head then
     prepare(condition.query)
@@ -98,11 +113,11 @@ local function unmet_condition(condition)
     local news = call('XRANGE', log, checked_to + 1, '+', 'COUNT', 50)
     for _, entry in ipairs(news) do
       if exhausted() then
-        return {AGAIN, head}
+        return again()
       end
       spend_on(entry, IN_CHUNK)
       if takes(condition.query, sequence_of(entry), entry[2]) then
-        return condition.rough and {AGAIN, head} or {MATCH, sequence_of(entry)}
+        return condition.rough and again() or {MATCH, sequence_of(entry)}
       end
     end
     checked_to = checked_to + 50

@@ -1,5 +1,4 @@
-"""Connections to one server, or to the node of a cluster that holds the log, and what
-redis-py's errors mean here.
+"""Connections to one server, or to the node of a cluster that holds the log.
 
 Commands are sent over redis-py's connections and pools, below its client: the store tries
 again by itself, must know whether a command was sent before a connection broke, and needs
@@ -8,12 +7,11 @@ WAIT on the connection of the commit it waits for.
 
 from __future__ import annotations
 
-import re
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any, Final
@@ -27,32 +25,18 @@ from redis.connection import (
 )
 from redis.exceptions import (
     AskError,
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    ClusterDownError,
     MovedError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
-    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from eventstore.backend import Settings, deadline, time_left
-from eventstore.errors import (
-    ConfigurationError,
-    CorruptLogError,
-    EventStoreError,
-    StoreClosedError,
-    StoreUnavailableError,
-)
+from eventstore.backend import Settings, deadline, time_left, translated
+from eventstore.errors import StoreClosedError, StoreUnavailableError
 from eventstore_redis.options import connection_options
+from eventstore_redis.translation import DRIVER_ERRORS, fault_of
 
 Command = Sequence[str | bytes | int]
 
@@ -175,7 +159,7 @@ class Connections(ABC):
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands over one connection; return their replies, errors among them as values.
 
-        Raises StoreUnavailableError where nothing was sent, redis-py's errors otherwise.
+        Raises an error of ours where nothing was sent, redis-py's otherwise.
         """
 
     @abstractmethod
@@ -210,8 +194,8 @@ class Connections(ABC):
 def _exchange(pool: Any, commands: Sequence[Command]) -> list[Any]:
     try:
         connection = pool.get_connection()
-    except (RedisError, OSError, UnicodeError) as error:  # the last: a host that is no name
-        raise translated(error, sent=False) from error
+    except DRIVER_ERRORS as error:
+        raise translated(fault_of(error)) from error
     try:
         connection.send_packed_command(connection.pack_commands(commands))
         replies: list[Any] = []
@@ -238,8 +222,8 @@ class Server(Connections):
     @classmethod
     def at(cls, settings: Settings) -> Server:
         """Make a pool for a URL; it connects when first used."""
-        kind = _Encrypted if settings.scheme == "rediss" else _Plain
         options = connection_options(settings)
+        kind = _Encrypted if options.pop("ssl") else _Plain
         size = options.pop("max_connections", _MAX_CONNECTIONS)
         connect = partial(kind, retry=Retry(NoBackoff(), 0), **options)
         return cls(_Pool(connect, size, settings.timeout), options["socket_timeout"])
@@ -260,7 +244,7 @@ class Cluster(Connections):
     def __init__(self, settings: Settings, key: str) -> None:
         options = connection_options(settings)
         super().__init__(options["socket_timeout"])
-        kind = _Encrypted if options.pop("ssl", False) else _Plain
+        kind = _Encrypted if options.pop("ssl") else _Plain
         host = options.pop("host")
         host = f"[{host}]" if ":" in host else host
         url = f"redis://{host}:{options.pop('port')}"
@@ -315,55 +299,3 @@ class Cluster(Connections):
         with suppress(RedisError, RedisClusterException, OSError), deadline(half):
             self._client.nodes_manager.initialize()
             self._lost = False
-
-
-_FORBIDDEN: Final = re.compile(r"\bNOPERM\b|\bACL failure\b|can't run this command")
-_TRANSIENT: Final = re.compile(r"\b(BUSY|READONLY|NOREPLICAS|CLUSTERDOWN)\b")
-_LASTING: Final = re.compile(r"\b(OOM|MISCONF)\b")
-_CORRUPT: Final = re.compile(r"\b(CORRUPT|WRONGTYPE|XADD)\b")
-"""Codes of error replies: redis-py knows few, and older servers wrap those from scripts."""
-_TRANSIENT_ERRORS: Final = (
-    BusyLoadingError,
-    ReadOnlyError,
-    TryAgainError,
-    ClusterDownError,
-    AskError,
-    NoScriptError,
-)
-
-
-@contextmanager
-def translating(*, sent: bool) -> Iterator[None]:
-    """Raise the driver's errors as this package's; ``sent``: what failed may be done."""
-    try:
-        yield
-    except (RedisError, RedisClusterException, OSError, UnicodeError) as error:
-        raise translated(error, sent=sent) from error
-
-
-def translated(error: Exception, *, sent: bool) -> EventStoreError:
-    """Return what an error of the driver or the server means here.
-
-    A script refused as a whole, and each of these refusals is, has written nothing.
-    """
-    text = str(error)
-    refused = isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError))
-    if refused or (isinstance(error, ResponseError) and _FORBIDDEN.search(text)):
-        return ConfigurationError(f"url: the server refuses this user or password: {text}")
-    if isinstance(error, _TRANSIENT_ERRORS):
-        return StoreUnavailableError(f"the server cannot answer now: {text}")
-    if isinstance(error, ResponseError):
-        if isinstance(error, OutOfMemoryError) or _LASTING.search(text):
-            return StoreUnavailableError(f"the server refuses: {text}", transient=False)
-        if _CORRUPT.search(text):
-            return CorruptLogError(f"the log is damaged: {text}")
-        if _TRANSIENT.search(text):
-            return StoreUnavailableError(f"the server cannot answer now: {text}")
-        if "DB index" in text:
-            return ConfigurationError(f"url: the server has no such database: {text}")
-        return StoreUnavailableError(
-            f"the server refuses: {text}", may_have_written=sent, transient=False
-        )
-    return StoreUnavailableError(
-        f"the server did not answer: {text or type(error).__name__}", may_have_written=sent
-    )

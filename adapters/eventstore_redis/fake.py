@@ -14,10 +14,11 @@ from typing import Any, Final
 from fakeredis import FakeRedisConnection, FakeServer
 from redis.connection import ConnectionPool
 
-from eventstore.backend import Backend, Capability, Settings
+from eventstore.backend import Backend, Capability, Options, Settings
 from eventstore.errors import StoreClosedError
 from eventstore_redis.backend import RedisBackend
 from eventstore_redis.connections import Command, Connections, Server
+from eventstore_redis.facts import Facts
 
 _named_servers: Final[dict[str, FakeServer]] = {}
 """What ``fakeredis://name`` shares within the process."""
@@ -34,10 +35,9 @@ os.register_at_fork(
 class FakeRedisBackend(RedisBackend):
     """A log in a Redis that is a Python object."""
 
-    options = frozenset()
+    options = Options()
 
     def __init__(self, settings: Settings) -> None:
-        settings.refuse_driver_options()
         super().__init__(settings)
         name = settings.path
         self._fake = _named_servers.setdefault(name, FakeServer()) if name else FakeServer()
@@ -62,8 +62,8 @@ class FakeRedisBackend(RedisBackend):
     def _connect(self) -> Connections:
         return _Fake(self._fake)
 
-    def _find_out(self) -> Mapping[str, str]:
-        return {}  # fakeredis knows no INFO
+    def _ask_for_facts(self) -> Facts:
+        return {}  # it knows no INFO, and is what it is
 
 
 class _Fake(Server):

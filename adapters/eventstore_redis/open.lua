@@ -10,12 +10,16 @@ local function type_of(key)
   return redis.call('TYPE', key).ok
 end
 
+local function foreign(key)
+  return redis.error_reply('FOREIGN the key ' .. key .. ' is there and is not of a log')
+end
+
 local kinds = {'hash', 'stream', 'zset', 'list'}
 local there = type_of(KEYS[1]) ~= 'none'
 for place, kind in ipairs(kinds) do
   local actual = type_of(KEYS[place])
   if actual ~= 'none' and (actual ~= kind or not there) then
-    return redis.error_reply('FOREIGN ' .. KEYS[place])
+    return foreign(KEYS[place])
   end
 end
 if not there then
@@ -26,7 +30,7 @@ if not there then
 end
 local known = redis.call('HMGET', KEYS[1], 'log_id', 'least_reader', 'least_writer', 'dropping')
 if not known[4] and not (known[1] and known[2] and known[3]) then
-  return redis.error_reply('FOREIGN ' .. KEYS[1])
+  return foreign(KEYS[1])
 end
 -- Lua does not roll back: a right that is found missing halfway through an append would leave the
 -- half of it. So they are tried, on a key of a kind that such a command refuses to touch.

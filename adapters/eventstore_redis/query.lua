@@ -35,10 +35,10 @@ local FIRST_FACT = 36
 local FEW = 8 -- alternatives that are as soon tried one by one
 local TAGS = 6 -- the last of the facts: where the tags begin
 
--- While a script runs, nobody else is served. So work is counted, in steps of some 0.2 µs (what
--- it leaves to the garbage collector included), and a call that has used up its budget returns
--- what it has, to be asked again for the rest: after 20 ms, and 30 more at the most to begin with
--- a query of a thousand alternatives in every field.
+-- While a script runs, nobody else is served. So work is counted, in steps, and a call that has used
+-- up its budget returns what it has, to be asked again for the rest. What is counted is not time: the
+-- budget is some 20 ms of work on a machine that does nothing else. To begin with a query of a
+-- thousand alternatives takes longer, the garbage that it leaves to be collected included.
 local BUDGET = 100000
 local CANDIDATE = 60 -- to fetch an event of common size by itself …
 local IN_CHUNK = 40 -- … or among others

@@ -5,7 +5,7 @@
 -- each is then fetched and judged by the whole query.
 --
 -- KEYS  1 meta, 2 log, 3 times, then the lists that the query names by number
--- ARGV  1 the request, JSON of numbers and flags (records.py), 2 the log id; then the texts that
+-- ARGV  1 the request, JSON of numbers and flags (calls.py), 2 the log id; then the texts that
 --       the request refers to
 --
 -- Returns the head, where to resume (a sequence; in the order of time <timestamp><sequence>; ''

@@ -25,11 +25,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic, time_ns
 from typing import Final
 
-from eventstore.backend import deadline, time_left
+from eventstore.backend import deadline, time_left, translating
 from eventstore.errors import (
     ConfigurationError,
     EventStoreError,
@@ -39,7 +40,7 @@ from eventstore.errors import (
     UnsupportedOperationError,
 )
 from eventstore_sqlite import forks
-from eventstore_sqlite.translation import identity, is_busy, take_lock, translated
+from eventstore_sqlite.translation import classify, identity, is_busy, while_busy
 
 logger: Final = logging.getLogger("eventstore")
 
@@ -69,31 +70,27 @@ class Connections:
     """The connections of one store: any number that read, and one that writes.
 
     They begin no transaction by themselves. ``path`` is None for a database in memory, which
-    lives in a single connection that threads take turns at. The first connection makes the file
-    if it is not there and ``create`` says so; one that vanishes later is not made anew.
+    lives in a single connection that threads take turns at.
     """
 
-    def __init__(
-        self, path: Path | None, *, timeout: float, synchronous: str, create: bool = True
-    ) -> None:
+    def __init__(self, path: Path | None, *, timeout: float, synchronous: str) -> None:
         self.path = path
         self.name = ":memory:" if path is None else str(path)
         self._wal = f"{self.name}-wal"
         self._timeout = timeout
         self._synchronous = synchronous
-        self._create = create
+        self._classify = partial(classify, self.name)
         self._file: tuple[int, int] | None = None
         self._next_check = 0.0
         self._checked_wal = b"", _LONG_WAL
         self._closed = False
-        self._unusable = ""
+        self._came_over_a_fork = False
         self._begin()
         forks.register(self)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self._gate = threading.Condition(self._lock)
-        self._turn = threading.RLock()
         self._frozen = False
         self._loans: set[_Loan] = set()
         self._readers: list[sqlite3.Cursor] = []
@@ -104,7 +101,7 @@ class Connections:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:
         """Lend a connection for statements that each read by themselves."""
-        with translated(self.name, self._timeout), self._lent(self._readers) as cursor:
+        with translating(self._classify, self.name), self._lent(self._readers) as cursor:
             yield cursor
 
     @contextmanager
@@ -116,44 +113,32 @@ class Connections:
         pool = self._readers if self.path is None else self._writers
         with (
             deadline(timeout),
-            translated(self.name, self._timeout) as doing,
+            translating(self._classify, self.name),
             self._lent(pool) as writer,
         ):
-            self.begin(writer)
+            self._begin_writing(writer)
             yield writer
-            doing.append("commit")
-            writer.execute("COMMIT")
-            doing.clear()
+            with translating(self._classify, self.name, writes=True):
+                writer.execute("COMMIT")
             if self.path is not None and self._wal_is_long():
                 self.checkpoint(writer)
 
-    def begin(self, writer: sqlite3.Cursor) -> None:
-        """Begin a transaction that holds the write lock."""
-        take_lock(lambda: writer.execute("BEGIN IMMEDIATE"), self.name, self._timeout)
+    def _begin_writing(self, writer: sqlite3.Cursor) -> None:
+        while_busy(lambda: writer.execute("BEGIN IMMEDIATE"), self._timeout)
+
+    def write_anew(self, writer: sqlite3.Cursor) -> None:
+        """Undo what was written, and take the write lock again."""
+        writer.execute("ROLLBACK")
+        self._begin_writing(writer)
 
     @contextmanager
     def _lent(
         self, pool: list[sqlite3.Cursor], *, second: bool = False
     ) -> Iterator[sqlite3.Cursor]:
-        alone = self.path is None
-        turn: list[bool] = []
         loan = _Loan()
-        keep = False
+        keep = self.path is None
         try:
-            if alone:
-                # One step for the interpreter: Ctrl-C comes before or after it, and finds in
-                # ``turn`` whether the lock was taken.
-                turn += map(self._turn.acquire, (True,), (time_left(self._timeout),))
-                if True not in turn:
-                    raise StoreUnavailableError(f"{self.name} was in use all the time")
-            with self._lock:
-                # A fork waits for who has a connection, so that may take a second one.
-                if self._frozen and not second:
-                    self._gate.wait_for(lambda: not self._frozen, time_left(self._timeout))
-                self._check_usable()
-                self._loans.add(loan)
-                if pool:
-                    loan.cursor = pool.pop()
+            self._lend(loan, pool, second=second)
             if loan.cursor is None:
                 loan.cursor = self._connect()
             elif pool is self._writers or monotonic() > self._next_check:
@@ -161,9 +146,20 @@ class Connections:
             yield loan.cursor
             keep = True
         finally:
-            self._take_back(loan, pool, keep=keep or alone)
-            if True in turn:
-                self._turn.release()
+            self._take_back(loan, pool, keep=keep)
+
+    def _lend(self, loan: _Loan, pool: list[sqlite3.Cursor], *, second: bool) -> None:
+        """Register a loan, of an idle connection if there is one, as soon as it may be."""
+        with self._lock:
+            # A fork waits for who has a connection, so that one may take a second.
+            while (self._frozen and not second) or (self.path is None and self._loans):
+                if not self._gate.wait(time_left(self._timeout)):
+                    raise StoreUnavailableError(f"{self.name}: was in use all the time")
+            self._check_usable()
+            self._loans.add(loan)
+            if pool:
+                loan.cursor = pool[-1]  # Ctrl-C may come before the next line
+                del pool[-1]
 
     def _take_back(self, loan: _Loan, pool: list[sqlite3.Cursor], *, keep: bool) -> None:
         """Put a connection back, or close one that an exception left in an unknown state."""
@@ -171,7 +167,7 @@ class Connections:
             if loan not in self._loans:  # lent to nobody, or by the parent of this process
                 return
             try:
-                if loan.cursor is not None:
+                if loan.cursor is not None and loan.cursor not in pool:
                     self._put_back(loan.cursor, pool, keep=keep)
             finally:
                 self._loans.discard(loan)
@@ -192,21 +188,32 @@ class Connections:
     def _check_usable(self) -> None:
         if self._closed:
             raise StoreClosedError("the store is closed")
-        if self._unusable:
-            raise UnsupportedOperationError(self._unusable)
+        if self._came_over_a_fork:
+            raise self._inherited()
 
     # --- Opening one
+
+    def make_file(self) -> None:
+        """Make a new file for this user alone; leave one that is there as it is.
+
+        It is not opened, where the system can do that: closing it again would do away with the
+        locks of another thread's connection to it.
+        """
+        if self.path is not None:
+            with translating(self._classify, self.name), suppress(FileExistsError):
+                try:
+                    os.mknod(self.path, 0o600)
+                except (AttributeError, PermissionError):
+                    self.path.touch(0o600, exist_ok=False)
 
     def _connect(self) -> sqlite3.Cursor:
         if self.path is None:
             return _open(":memory:")
-        if self._file is None and self._create:
-            _make(self.path)
         self._check_file()
         self._check_not_inherited()
         cursor = _open(f"{self.path.as_uri()}?mode=rw")
         try:
-            take_lock(lambda: self._set_up(cursor), self.name, self._timeout)
+            while_busy(lambda: self._set_up(cursor), self._timeout)
             self._check_file()
         except BaseException:
             _close(cursor)
@@ -239,34 +246,34 @@ class Connections:
         """
         if self.path is None:
             return
-        try:
-            found = os.stat(self.name)  # noqa: PTH116 - on the way of every read
-        except FileNotFoundError as error:
-            raise LogReplacedError(
-                f"{self.name}: is gone, removed while this store was open; open it anew"
-            ) from error
-        file = self._file
-        if file is None:
-            self._file = found.st_dev, found.st_ino
-        elif found.st_ino != file[1] or found.st_dev != file[0]:
-            raise LogReplacedError(
-                f"{self.name}: was replaced by another file while this store was open; open it anew"
-            )
+        found = identity(self.name)
+        if self._file is None:
+            self._file = found
+        if found is None or found != self._file:
+            what = "is gone, removed" if found is None else "was replaced by another file"
+            raise LogReplacedError(f"{self.name}: {what} while this store was open: open it anew")
         self._next_check = monotonic() + _CHECKED
 
     def _check_not_inherited(self) -> None:
         if self._file is not None and forks.is_inherited(self._file):
-            raise UnsupportedOperationError(_inherited(self.name))
+            raise self._inherited()
+
+    def _inherited(self) -> UnsupportedOperationError:
+        return UnsupportedOperationError(
+            f"{self.name}: was in use when the process forked, and SQLite connections do not"
+            " survive that; fork at another moment, close your own connections before, or start"
+            " processes with 'spawn'"
+        )
 
     def check_joinable(self, path: str) -> None:
         """Raise unless a connection to ``path``, of the caller's, is one to this store's file."""
         self._check_usable()
         self._check_file()
-        with suppress(OSError):
-            if path and identity(path) == self._file:
-                self._check_not_inherited()
-                return
-        raise ConfigurationError(f"connection: must be one to {self.name}, the file of this store")
+        if not path or identity(path) != self._file:
+            raise ConfigurationError(
+                f"connection: must be one to {self.name}, the file of this store"
+            )
+        self._check_not_inherited()
 
     # --- Checkpoints
 
@@ -346,7 +353,7 @@ class Connections:
             self._close_idle()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Let everybody open connections again."""
         self._frozen = False
         self._gate.notify_all()
         self._lock.release()
@@ -361,27 +368,14 @@ class Connections:
         lent = [loan.cursor for loan in loans if loan.cursor is not None]
         forks.keep((*idle, *lent))
         if loans or idle:
-            self._unusable = _inherited(self.name)
-
-
-def _make(path: Path) -> None:
-    """Make a new file for this user alone; leave one that is there as it is.
-
-    It is not opened, where the system can do that: closing it again would do away with the locks
-    of another thread's connection to it.
-    """
-    with suppress(FileExistsError):
-        try:
-            os.mknod(path, 0o600)
-        except (AttributeError, PermissionError):
-            path.touch(0o600, exist_ok=False)
+            self._came_over_a_fork = True
 
 
 def _open(database: str) -> sqlite3.Cursor:
     return sqlite3.connect(
         database,
         uri=True,
-        timeout=0,  # who waits for a lock does so by the call's deadline (faults)
+        timeout=0,  # who waits for a lock does so by the call's deadline (translation.py)
         isolation_level=None,
         check_same_thread=False,
         cached_statements=256,
@@ -394,11 +388,3 @@ def _close(cursor: sqlite3.Cursor) -> None:
         cursor.close()
     finally:
         connection.close()
-
-
-def _inherited(name: str) -> str:
-    return (
-        f"{name}: was in use when the process forked, and SQLite connections do not survive that;"
-        " fork at another moment, close your own connections before, or start processes with"
-        " 'spawn'"
-    )

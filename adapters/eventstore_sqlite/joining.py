@@ -5,18 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, Final
 
-from eventstore.backend import Batch, Durability, Outcome, report_risk
-from eventstore.errors import (
-    ConfigurationError,
-    EventStoreError,
-    TransactionConflictError,
-)
-from eventstore_sqlite.appending import AnIdIsRecordedError, append
+from eventstore.backend import Batch, Durability, Outcome, report_risk, translating
+from eventstore.errors import ConfigurationError, EventStoreError
+from eventstore_sqlite.appending import append
 from eventstore_sqlite.connections import Connections
 from eventstore_sqlite.selecting import Statements
-from eventstore_sqlite.translation import is_stale, take_lock, translated
+from eventstore_sqlite.translation import classify, while_busy
 
 _LEGACY: Final = -1
 """``autocommit`` of a connection whose ``isolation_level`` counts: all, before Python 3.12."""
@@ -37,25 +34,28 @@ def join(
         raise ConfigurationError(
             f"connection: must be an sqlite3.Connection, not {type(connection).__name__}"
         )
-    with translated("connection", timeout), _at_our_settings(connection) as cursor:
+    with (
+        translating(partial(classify, connections.name), "connection"),
+        _at_our_settings(connection) as cursor,
+    ):
         _check_database(cursor, connections)
-        begun = _take_write_lock(cursor, sql, connections.name, timeout)
-        done = False
+        begun = _take_write_lock(cursor, sql, timeout)
+        outcome: Outcome | None = None
         try:
             _check_durability(cursor, durability)
             outcome = _append(cursor, sql, batch, log_id)
-            done = not isinstance(outcome, EventStoreError)
             return outcome
         finally:
             # A transaction that would hold nothing but the write lock ends here.
-            if begun and not done and connection.in_transaction:
+            stored = outcome is not None and not isinstance(outcome, EventStoreError)
+            if begun and not stored and connection.in_transaction:
                 cursor.execute("ROLLBACK")
 
 
 @contextmanager
 def _at_our_settings(connection: sqlite3.Connection) -> Iterator[sqlite3.Cursor]:
     """Give a cursor that returns tuples of text and does not wait; restore the settings."""
-    # connection.cursor() may be another class, and row
+    # connection.cursor() may be another class, and what it reads rows of another.
     with closing(sqlite3.Cursor(connection)) as cursor:
         ((busy_timeout,),) = cursor.execute("PRAGMA busy_timeout").fetchall()
         text_factory = connection.text_factory
@@ -73,7 +73,7 @@ def _check_database(cursor: sqlite3.Cursor, connections: Connections) -> None:
     connections.check_joinable(next(path for _, schema, path in databases if schema == "main"))
 
 
-def _take_write_lock(cursor: sqlite3.Cursor, sql: Statements, name: str, timeout: float) -> bool:
+def _take_write_lock(cursor: sqlite3.Cursor, sql: Statements, timeout: float) -> bool:
     """Take the lock, and return whether that began the transaction."""
     connection = cursor.connection
     begun = not connection.in_transaction
@@ -84,16 +84,8 @@ def _take_write_lock(cursor: sqlite3.Cursor, sql: Statements, name: str, timeout
             "connection: begins no transaction by itself and is in none;"
             " execute BEGIN IMMEDIATE first"
         )
-    statement = "BEGIN IMMEDIATE" if begun else sql.lock
-    try:
-        take_lock(lambda: cursor.execute(statement), name, timeout)
-    except sqlite3.OperationalError as error:
-        if not is_stale(error):
-            raise
-        raise TransactionConflictError(
-            "connection: others wrote since its transaction began to read; roll it back and run"
-            " it again, best with BEGIN IMMEDIATE"
-        ) from error
+    statement = "BEGIN IMMEDIATE" if begun else sql["lock"]
+    while_busy(lambda: cursor.execute(statement), timeout)
     return begun
 
 
@@ -109,18 +101,21 @@ def _check_durability(cursor: sqlite3.Cursor, durability: Durability) -> None:
 
 def _append(cursor: sqlite3.Cursor, sql: Statements, batch: Batch, log_id: str) -> Outcome:
     """Append, and leave the transaction as it was if that fails."""
-    for hopeful in (True, False):
-        cursor.execute("SAVEPOINT eventstore_append")
-        done = False
-        try:
-            (outcome,) = append(cursor, sql, (batch,), log_id, hopeful=hopeful)
-            done = True
-            return outcome
-        except AnIdIsRecordedError:
-            continue
-        finally:
-            if cursor.connection.in_transaction:  # a full disk, for one, ends it
-                if not done:
-                    cursor.execute("ROLLBACK TO eventstore_append")
-                cursor.execute("RELEASE eventstore_append")
-    raise AssertionError("an append without hope does not raise AnIdIsRecordedError")
+    cursor.execute("SAVEPOINT eventstore_append")
+    done = False
+    try:
+        (outcome,) = append(
+            cursor,
+            sql,
+            (batch,),
+            log_id,
+            expect_new_ids=True,
+            undo=lambda: cursor.execute("ROLLBACK TO eventstore_append"),
+        )
+        done = True
+        return outcome
+    finally:
+        if cursor.connection.in_transaction:  # a full disk, for one, ends it
+            if not done:
+                cursor.execute("ROLLBACK TO eventstore_append")
+            cursor.execute("RELEASE eventstore_append")

@@ -13,6 +13,13 @@ from eventstore.backend import EPOCH
 from eventstore.errors import CorruptLogError
 from eventstore.event import Event
 
+COLUMNS: Final = (
+    "e.sequence, e.batch_sequence, e.event_id, e.tenant_id, e.entity_type, e.entity_id, e.version,"
+    " e.event_type, e.workflow_id, e.schema_version, e.timestamp, e.recorded_at, e.tags, e.data,"
+    " e.metadata"
+)
+"""What is read of an event."""
+
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_tags = msgspec.json.Decoder(tuple[str, ...]).decode
 _no_safety: Final = SafeUUID.unknown
@@ -24,7 +31,7 @@ _set_safety: Final = vars(UUID)["is_safe"].__set__
 
 
 def events_of(rows: Iterable[tuple[Any, ...]]) -> list[Event]:
-    """Return the events in rows of ``statements``; CorruptLogError if one cannot be read."""
+    """Return the events in rows of COLUMNS; CorruptLogError if one cannot be read."""
     sequence = 0
     last_recorded, recorded_at = 0, EPOCH
     events = []

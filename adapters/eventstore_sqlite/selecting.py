@@ -9,12 +9,17 @@ index over it out. Values are always bound.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any, Final, Literal
+
+import msgspec
 
 from eventstore.backend import MAX_INT64, PageRequest, to_microseconds
-from eventstore.event import Entity
 from eventstore.query import EventQuery
+from eventstore_sqlite.records import COLUMNS
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -22,337 +27,347 @@ _MILESTONE: Final = 256
 """One in so many events of an entity is indexed (schema.sql)."""
 SEGMENT: Final = 14
 """Tags are indexed in segments of 2 ** 14 sequences (schema.sql)."""
-_FEW: Final = 20_000
-"""So many events are sorted for a page rather than looked for along the log."""
-_FEW_TYPES: Final = 8
+_MOST_SORTED: Final = 20_000
+"""Fewer events than these are found by their field and sorted for a page; more are met in the
+page's own order, and compared."""
+_MOST_TYPES: Final = 8
 """So many event types are looked up one by one; more are most of the log, as a rule."""
-_FEW_TAGS: Final = 4
+_MOST_TAGS: Final = 4
 """So many further tags are a term each; more are bound as one list."""
-_ALTERNATIVES: Final = 50
-"""So many alternatives of a query go into one statement: far from SQLite's limits on its length
-and its variables, whatever they ask for."""
+TOGETHER: Final = 50
+"""So many SELECTs go into one statement: far from SQLite's limits on its length, its variables and
+its compounds, whatever they ask for."""
 _TAGGED: Final = "t.sequence"
-_COMPOUND: Final = 400
-"""SQLite takes at most 500 SELECTs in a UNION."""
-_COLUMNS: Final = (
-    "e.sequence, e.batch_sequence, e.event_id, e.tenant_id, e.entity_type, e.entity_id, e.version,"
-    " e.event_type, e.workflow_id, e.schema_version, e.timestamp, e.recorded_at, e.tags, e.data,"
-    " e.metadata"
-)
+
+_Field = Literal[
+    "entity_id",
+    "workflow_id",
+    "tags",
+    "timestamp",
+    "event_type",
+    "entity_type",
+    "tenant_id",
+    "sequence",
+]
+"""What drives a search: events are found by it, and then compared with the rest."""
+_BY_KIND: Final = ("event_type", "entity_type", "tenant_id")
+
+
+_BEFORE_ALL: Final = -MAX_INT64
+"""A time, in microseconds."""
+
+
+class _Asked(msgspec.Struct):
+    """What a query and one of its alternatives ask together; ``None`` and ``()`` for nothing."""
+
+    entity_type: str | None = None
+    entity_id: str | None = None
+    workflow_id: str | None = None
+    tenant_id: str | None = None
+    event_types: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    since: int = _BEFORE_ALL
+    until: int = MAX_INT64
+    low: int = 0
+    """Only sequences above this one …"""
+    high: int = MAX_INT64
+    """… up to this one."""
+
+    @property
+    def is_selective(self) -> bool:
+        return bool(self.entity_id or self.workflow_id or self.tags)
+
+    @property
+    def has_window(self) -> bool:
+        return self.since > _BEFORE_ALL or self.until < MAX_INT64
+
+    def add(self, query: EventQuery) -> bool:
+        """Ask what ``query`` asks, too; return False where nothing can match both."""
+        for field in ("entity_type", "entity_id", "workflow_id", "tenant_id"):
+            value = getattr(query, field)
+            if value is not None:
+                if getattr(self, field) not in (None, value):
+                    return False
+                setattr(self, field, value)
+        if query.event_types is not None:
+            types = dict.fromkeys(query.event_types)
+            self.event_types = tuple(each for each in self.event_types or types if each in types)
+            if not self.event_types:
+                return False
+        if query.tags is not None:
+            self.tags = tuple(dict.fromkeys((*self.tags, *query.tags)))
+        if query.from_timestamp is not None:
+            self.since = max(self.since, to_microseconds(query.from_timestamp))
+        if query.to_timestamp is not None:
+            self.until = min(self.until, to_microseconds(query.to_timestamp))
+        self.low = max(self.low, query.after)
+        if query.to_sequence is not None:
+            self.high = min(self.high, query.to_sequence)
+        return True
+
+
+def _driver(asked: _Asked, *, by_time: bool, by_sorting: bool) -> _Field:
+    """Return what drives. ``by_sorting`` tells what came of ``Statements.probe``."""
+    if asked.entity_id is not None:
+        return "entity_id"
+    if asked.workflow_id is not None:
+        return "workflow_id"
+    if asked.tags:
+        return "tags"
+    walks_along_time = by_time and not by_sorting
+    sorts_a_window = by_sorting and not by_time and asked.has_window
+    if walks_along_time or sorts_a_window:
+        return "timestamp"
+    if len(asked.event_types) == 1:
+        return "event_type"
+    if asked.entity_type is not None:
+        return "entity_type"
+    return "tenant_id" if asked.tenant_id else "sequence"  # those without a tenant have no index
+
+
+class Select:
+    """A SELECT of events: its conjoined terms, and the values bound in them."""
+
+    def __init__(self, source: str, driver: _Field) -> None:
+        self.source = source
+        self.driver = driver
+        self.key = "+e.sequence" if driver in ("entity_id", "timestamp") else "e.sequence"
+        """The column of sequences that its order goes by."""
+        self.values: list[Any] = []
+        self._terms: list[str] = []
+
+    @property
+    def where(self) -> str:
+        return " AND ".join(self._terms) or "1"
+
+    @property
+    def sequences(self) -> str:
+        return f"SELECT {self.key} FROM {self.source} WHERE {self.where}"
+
+    def add(self, term: str, *values: Any) -> None:
+        self._terms.append(term)
+        self.values += values
+
+    def add_equal(self, field: _Field, value: str | None) -> None:
+        """Only events, or entities, with this value, where it is not None."""
+        if value is not None:
+            self.add(f"{'' if field == self.driver else '+'}e.{field} = ?", value)
+            if field == "tenant_id" and value:
+                self.add("e.tenant_id <> ''")  # as in the index over it
+
+    def add_event_types(self, asked: _Asked) -> None:
+        """Only events of one of these types."""
+        if len(asked.event_types) == 1:
+            self.add_equal("event_type", asked.event_types[0])
+        elif asked.event_types:
+            types = json.dumps(asked.event_types)
+            self.add("+e.event_type IN (SELECT value FROM json_each(?))", types)
+
+    def add_window(self, asked: _Asked) -> None:
+        """Only events in the time window."""
+        if asked.since > _BEFORE_ALL:
+            self.add(f"{self._time} >= ?", asked.since)
+        if asked.until < MAX_INT64:
+            self.add(f"{self._time} <= ?", asked.until)
+
+    def add_bounds(self, asked: _Asked, page: PageRequest) -> None:
+        """Only what lies within the page's bounds."""
+        if asked.low:
+            self.add(f"{self.key} > ?", asked.low)
+        if asked.high < MAX_INT64:
+            self.add(f"{self.key} <= ?", asked.high)
+        if page.above_version:
+            self.add("+e.version > ?", page.above_version)
+        if page.resume is not None:
+            time, sequence = to_microseconds(page.resume[0]), page.resume[1]
+            sign = ">" if page.ascending else "<"
+            self.add(f"{self._time} {sign}= ?", time)
+            self.add(f"(+e.timestamp, +e.sequence) {sign} (?, ?)", time, sequence)
+
+    @property
+    def _time(self) -> str:
+        return "e.timestamp" if self.driver == "timestamp" else "+e.timestamp"
 
 
 class Statements:
-    """The SQL of one namespace. Names are qualified, so that no temporary table hides one."""
+    """The SQL of one namespace."""
 
     def __init__(self, namespace: str) -> None:
-        self.log = f"main.{namespace}_log"
-        self.events = f"main.{namespace}_events"
-        self.entities = f"main.{namespace}_entities"
-        self.tags = f"main.{namespace}_tags"
-        self.segments = f"main.{namespace}_segments"
-        self.head = (
-            f"SELECT l.log_id, e.sequence, e.recorded_at FROM {self.log} l LEFT JOIN"
-            f" {self.events} e ON e.sequence = (SELECT max(sequence) FROM {self.events})"
-        )
-        """The log's id with it: whoever asks how far a log goes must know which log it is."""
-        self.insert_segment = f"INSERT OR IGNORE INTO {self.segments} VALUES (?)"
-        self.update_entity = (
-            f"UPDATE {self.entities} SET version = ?, last_sequence = ? WHERE first_sequence = ?"
-        )
-        self.read_log = f"SELECT log_id, least_reader, least_writer FROM {self.log}"
-        self.lock = f"UPDATE {self.log} SET id = id WHERE 0"
-        """Takes the write lock in a transaction that began without it."""
+        self.namespace = namespace
+        self._events = f"main.{namespace}_events e"
+        self._texts = _texts(namespace)
 
-    def chains(self, entities: Sequence[Entity]) -> Statement:
-        """Where the chains of these entities begin and end, and their versions."""
-        sql = (
-            f"WITH k(entity_type, entity_id, tenant_id) AS (VALUES {_rows(3, len(entities))})"
-            " SELECT n.entity_type, n.entity_id, n.tenant_id, n.first_sequence, n.last_sequence,"
-            f" n.version FROM k CROSS JOIN {self.entities} n ON n.entity_id = k.entity_id"
-            " AND n.entity_type = k.entity_type AND n.tenant_id = k.tenant_id"
-        )
-        return sql, [part for entity in entities for part in entity]
+    def __getitem__(self, name: str) -> str:
+        """Return a statement of statements.sql."""
+        return self._texts[name]
 
-    def find(self, keys: Sequence[tuple[str, bytes]]) -> Statement:
-        """The events of these tenants and ids."""
-        sql = (
-            f"WITH k(tenant_id, event_id) AS (VALUES {_rows(2, len(keys))}) SELECT {_COLUMNS}"
-            f" FROM k CROSS JOIN {self.events} e ON e.event_id = k.event_id"
-            " AND e.tenant_id = k.tenant_id"
-        )
-        return sql, [part for key in keys for part in key]
+    def of_rows(self, name: str, width: int, count: int) -> str:
+        """Return a statement of statements.sql that takes so many rows of values."""
+        return _with_rows(self._texts[name], width, count)
 
     def list_entities(
         self, entity_type: str | None, tenant_id: str | None, limit: int, offset: int
     ) -> Statement:
         """Type, id and tenant of entities, newest first."""
-        terms = _Terms()
-        if entity_type is not None:
-            terms.add("e.entity_type = ?", entity_type)
-        if tenant_id is not None:
-            terms.add_tenants((tenant_id,), drives=True)
-        sql = (
-            f"SELECT e.entity_type, e.entity_id, e.tenant_id FROM {self.entities} e"
-            f" WHERE {terms} ORDER BY e.first_sequence DESC LIMIT ? OFFSET ?"
-        )
-        return sql, [*terms.values, limit, offset]
+        select = Select("", "tenant_id" if entity_type is None else "entity_type")
+        select.add_equal("entity_type", entity_type)
+        select.add_equal("tenant_id", tenant_id)
+        sql = self._texts["list_entities"].format(where=select.where)
+        return sql, [*select.values, limit, offset]
 
     def probe(self, page: PageRequest) -> Statement | None:
-        """Whether a field lets few events through that should drive only then.
+        """Whether a page is best made by sorting what a field lets through: a time window by
+        sequence, a type or a tenant by time. That is so where it lets few events through.
 
-        They have to be sorted: those of a time window by sequence, those of a type or a tenant by
-        time. Where they are many, going along the log in order is better. None: no such field.
+        None where there is nothing to choose.
         """
-        query = page.query
-        terms = _Terms()
-        if not _is_selective((query,)):
-            if page.order_by == "sequence":
-                terms.add_window((query,), drives=True)
-            else:
-                terms.add_kinds(_types((query,)), _given((query,), "entity_type"), drives=True)
-                terms.add_tenants(_given((query,), "tenant_id"), drives=True)
-        if not terms.driven:
+        asked = _Asked()
+        asked.add(page.query)
+        by_time = page.order_by == "timestamp"
+        select = Select(self._events, _driver(asked, by_time=by_time, by_sorting=True))
+        if select.driver == "timestamp":
+            select.add_window(asked)
+        elif by_time and select.driver in _BY_KIND:
+            select.add_event_types(asked)
+            select.add_equal("entity_type", asked.entity_type)
+            select.add_equal("tenant_id", asked.tenant_id)
+        else:
             return None
         return (
-            f"SELECT count(*) < {_FEW} FROM"
-            f" (SELECT 1 FROM {self.events} e WHERE {terms} LIMIT {_FEW})"
-        ), terms.values
+            f"SELECT count(*) < {_MOST_SORTED} FROM"
+            f" (SELECT 1 FROM {self._events} WHERE {select.where} LIMIT {_MOST_SORTED})"
+        ), select.values
 
-    def page(self, page: PageRequest, *, few: bool = False) -> Statement:
-        """A page of events. ``few`` tells what came of ``probe``."""
-        by_time = page.order_by == "timestamp"
-        selects = list(self._selects(page, few=few))
-        if len(selects) == 1 and not (few and not by_time):
-            ((source, terms, key),) = selects
-            return (
-                f"SELECT {_COLUMNS} FROM {source} WHERE {terms} {_order(page, key)}"
-                " LIMIT ? OFFSET ?"
-            ), [*terms.values, page.limit, page.offset]
-        firsts, values = self._firsts(page, selects)
-        sql = (
-            f"SELECT {_COLUMNS} FROM {self.events} e WHERE e.sequence IN ({firsts})"
-            f" {_order(page, '+e.sequence')} LIMIT ? OFFSET ?"
-        )
-        return sql, [*values, page.limit, page.offset]
+    def selects(self, page: PageRequest, *, by_sorting: bool = False) -> list[Select]:
+        """Return what finds the matches together: a SELECT or more for each alternative.
 
-    def firsts(self, page: PageRequest) -> Statement:
-        """The sequences among which the page is: the first matches of each alternative."""
-        return self._firsts(page, list(self._selects(page, few=False)))
+        ``by_sorting`` tells what came of ``probe``.
+        """
+        by_type = not by_sorting and page.order_by == "sequence"
+        selects = []
+        for alternative in page.query.any_of or (None,):
+            asked = _Asked(low=page.after, high=MAX_INT64 if page.up_to is None else page.up_to)
+            if not (asked.add(page.query) and (alternative is None or asked.add(alternative))):
+                continue
+            types = asked.event_types
+            if by_type and 0 < len(types) <= _MOST_TYPES and not asked.is_selective:
+                for event_type in types:
+                    asked.event_types = (event_type,)
+                    selects.append(self._select(asked, page, by_sorting=by_sorting))
+            else:
+                selects.append(self._select(asked, page, by_sorting=by_sorting))
+        return selects or [self._nothing()]
 
-    def _firsts(self, page: PageRequest, selects: Sequence[tuple[str, _Terms, str]]) -> Statement:
-        firsts = [
-            f"SELECT * FROM (SELECT {key} FROM {source} WHERE {terms} {_order(page, key)}"
-            f" LIMIT {min(page.limit + page.offset, MAX_INT64)})"
-            for source, terms, key in selects
-        ]
-        return _union(firsts), [value for _, terms, _ in selects for value in terms.values]
+    def page(self, page: PageRequest, selects: Sequence[Select]) -> Statement:
+        """A page of events."""
+        first = selects[0]
+        # Where they have to be sorted, their sequences are, before the rest is read.
+        if len(selects) == 1 and not (first.driver == "timestamp" and page.order_by == "sequence"):
+            return _page(page, first.source, first.where, first.values, first.key)
+        sequences, values = self.firsts(page, selects)
+        return _page(page, self._events, f"e.sequence IN ({sequences})", values)
 
     def among(self, page: PageRequest, sequences: Iterable[int]) -> Statement:
-        """The page, of those events."""
-        return (
-            f"SELECT {_COLUMNS} FROM {self.events} e"
-            " WHERE e.sequence IN (SELECT value FROM json_each(?))"
-            f" {_order(page, '+e.sequence')} LIMIT ? OFFSET ?"
-        ), [json.dumps(list(sequences)), page.limit, page.offset]
+        """A page of those events."""
+        where = "e.sequence IN (SELECT value FROM json_each(?))"
+        return _page(page, self._events, where, [json.dumps(list(sequences))])
 
-    def count(self, query: EventQuery) -> Statement:
+    def firsts(self, page: PageRequest, selects: Sequence[Select]) -> Statement:
+        """The sequences among which the page is: the first matches of each SELECT."""
+        most = min(page.limit + page.offset, MAX_INT64)
+        firsts = [
+            f"SELECT * FROM ({each.sequences} {_order(page, each.key)} LIMIT {most})"
+            for each in selects
+        ]
+        return " UNION ".join(firsts), [value for each in selects for value in each.values]
+
+    def matches(self, selects: Sequence[Select]) -> Statement:
+        """The sequences of all events that match."""
+        every = " UNION ".join([each.sequences for each in selects])
+        return every, [value for each in selects for value in each.values]
+
+    def count(self, selects: Sequence[Select]) -> Statement:
         """How many events match."""
-        every, values = self.matches(query)
+        every, values = self.matches(selects)
         return f"SELECT count(*) FROM ({every})", values
 
-    def matches(self, query: EventQuery) -> Statement:
-        """The sequences of all events that match."""
-        page = PageRequest(query=query, limit=MAX_INT64)
-        selects = list(self._selects(page, few=_has_window((query,))))
-        every = [f"SELECT {key} FROM {source} WHERE {terms}" for source, terms, key in selects]
-        return _union(every), [value for _, terms, _ in selects for value in terms.values]
+    def _nothing(self) -> Select:
+        select = Select(self._events, "sequence")
+        select.add("0")
+        return select
 
-    def _selects(self, page: PageRequest, *, few: bool) -> Iterator[tuple[str, _Terms, str]]:
-        """Yield FROM, WHERE and the sequence's column for every alternative of the query."""
-        query = page.query
-        for alternative in query.any_of or (None,):
-            filters = (query,) if alternative is None else (query, alternative)
-            types = _types(filters)
-            each = types and not (few or page.order_by == "timestamp" or _is_selective(filters))
-            if each and len(types[0]) <= _FEW_TYPES:
-                for event_type in types[0]:
-                    yield self._select(page, filters, [(event_type,), *types[1:]], few=few)
-            else:
-                yield self._select(page, filters, types, few=few)
+    def _select(self, asked: _Asked, page: PageRequest, *, by_sorting: bool) -> Select:
+        driver = _driver(asked, by_time=page.order_by == "timestamp", by_sorting=by_sorting)
+        select = Select(self._events, driver)
+        tags = asked.tags
+        if driver == "entity_id":
+            self._go_along_chain(select, asked, page)
+        elif driver == "tags":
+            select.source, select.key = self._texts["along_tag"], _TAGGED
+            select.add("t.tag = ?", tags[0])
+            segments = asked.low >> SEGMENT, asked.high >> SEGMENT
+            select.add("s.segment BETWEEN ? AND ?", *segments)
+            tags = tags[1:]
+        select.add_equal("workflow_id", asked.workflow_id)
+        self._add_tags(select, tags)
+        select.add_window(asked)
+        select.add_event_types(asked)
+        if driver != "entity_id":  # its type and tenant are the chain's
+            select.add_equal("entity_type", asked.entity_type)
+            select.add_equal("tenant_id", asked.tenant_id)
+        select.add_bounds(asked, page)
+        return select
 
-    def _select(
-        self,
-        page: PageRequest,
-        filters: Sequence[EventQuery],
-        types: Sequence[tuple[str, ...]],
-        *,
-        few: bool,
-    ) -> tuple[str, _Terms, str]:
-        by_time = page.order_by == "timestamp"
-        low = max(page.after, *(f.after for f in filters))
-        highs = [page.up_to, *(f.to_sequence for f in filters)]
-        high = min((high for high in highs if high is not None), default=MAX_INT64)
-        source, key = f"{self.events} e", "e.sequence"
-        terms = _Terms()
-        entity_ids, workflows, entity_types, tenants = (
-            _given(filters, field)
-            for field in ("entity_id", "workflow_id", "entity_type", "tenant_id")
-        )
-        tags = [tag for f in filters for tag in f.tags or ()]
-        if entity_ids:
-            key = "+e.sequence"
-            alone = not (by_time or workflows or tags or types or _has_window(filters))
-            keys = [
-                (f"n.{field} = ?", values.pop(0))
-                for field, values in (
-                    ("entity_id", entity_ids),
-                    ("entity_type", entity_types),
-                    ("tenant_id", tenants),
-                )
-                if values
-            ]
-            terms.add(*self._chain(page, keys, low, high, alone=alone))
-        for workflow_id in workflows:
-            terms.add("e.workflow_id = ?", workflow_id)
-        if tags and not terms.driven:
-            key = _TAGGED
-            source = (
-                f"{self.segments} s CROSS JOIN {self.tags} t ON t.segment = s.segment"
-                f" CROSS JOIN {self.events} e ON e.sequence = t.sequence"
-            )
-            terms.add("t.tag = ?", tags.pop(0))
-            terms.add_plain("s.segment BETWEEN ? AND ?", low >> SEGMENT, high >> SEGMENT)
-        has_tag = (
-            f"EXISTS (SELECT 1 FROM {self.tags} x WHERE x.segment = e.sequence >> {SEGMENT}"
-            " AND x.tag = {tag} AND x.sequence = e.sequence)"
-        )
-        if len(tags) <= _FEW_TAGS:
-            for tag in tags:
-                terms.add(has_tag.format(tag="?"), tag, drives=False)
-        else:
-            has_tag = has_tag.format(tag="j.value")
-            text = f"NOT EXISTS (SELECT 1 FROM json_each(?) j WHERE NOT {has_tag})"
-            terms.add(text, json.dumps(tags), drives=False)
-        along_time = (by_time and not few) or (few and not by_time and _has_window(filters))
-        time_drives = along_time and not terms.driven
-        if time_drives:
-            key = "+e.sequence"
-        terms.add_window(filters, drives=time_drives)
-        terms.add_kinds(types, entity_types, drives=not along_time)
-        terms.add_tenants(tenants, drives=not along_time)
-        for entity_id in entity_ids:
-            terms.add("e.entity_id = ?", entity_id, drives=False)
-        if low:
-            terms.add_plain(f"{key} > ?", low)
-        if high < MAX_INT64:
-            terms.add_plain(f"{key} <= ?", high)
-        if page.above_version:
-            terms.add_plain("+e.version > ?", page.above_version)
-        if page.resume is not None:
-            time, sequence = to_microseconds(page.resume[0]), page.resume[1]
-            sign = ">" if page.ascending else "<"
-            terms.add_plain(f"{'' if time_drives else '+'}e.timestamp {sign}= ?", time)
-            terms.add_plain(f"(+e.timestamp, +e.sequence) {sign} (?, ?)", time, sequence)
-        return source, terms, key
+    def _go_along_chain(self, select: Select, asked: _Asked, page: PageRequest) -> None:
+        """Have an entity's chain drive.
 
-    def _chain(
-        self,
-        page: PageRequest,
-        keys: Sequence[tuple[str, str]],
-        low: int,
-        high: int,
-        *,
-        alone: bool,
-    ) -> tuple[Any, ...]:
-        """The term that follows an entity's chain back to ``low``, and its values.
-
-        It begins at a milestone that is late enough: for a page of nothing but an entity, in
-        order, a page further on; else the first at or after ``high``.
+        It is followed from a milestone that is late enough: for a page of nothing but an entity,
+        in order, a page further on; else the first at or after the upper bound.
         """
+        alone = page.order_by == "sequence" and not (
+            asked.workflow_id or asked.tags or asked.event_types or asked.has_window
+        )
         most = min(page.limit + page.offset, MAX_INT64 // 2)
+        keys = {
+            f"n.{field} = ?": value
+            for field in ("entity_id", "entity_type", "tenant_id")
+            if (value := getattr(asked, field)) is not None
+        }
+        start = 0, asked.high - 1, 0
+        longest = -1
         if alone and page.ascending:
             start = (
                 min(page.above_version + most, MAX_INT64),
-                low,
-                most // _MILESTONE + 1 if low else 0,
+                asked.low,
+                most // _MILESTONE + 1 if asked.low else 0,
             )
-        else:
-            start = 0, high - 1, 0
-        whole = len(keys) == 3
-        backwards = alone and whole and not page.ascending
-        text = (
-            "e.sequence IN (WITH RECURSIVE chain(sequence, version) AS ("
-            "SELECT coalesce(m.sequence, n.last_sequence), coalesce(m.version, n.version)"
-            f" FROM {self.entities} n LEFT JOIN {self.events} m ON m.sequence = ("
-            f"SELECT x.sequence FROM {self.events} x WHERE x.entity_id = n.entity_id"
-            " AND x.entity_type = n.entity_type AND x.tenant_id = n.tenant_id"
-            f" AND x.version % {_MILESTONE} = 0 AND x.version >= ? AND +x.sequence > ?"
-            " ORDER BY x.version LIMIT 1 OFFSET ?)"
-            f" WHERE {' AND '.join(text for text, _ in keys)}"
-            f" UNION ALL SELECT p.previous, chain.version - 1 FROM chain CROSS JOIN {self.events} p"
-            " ON p.sequence = chain.sequence WHERE p.previous > ? AND chain.version - 1 > ?"
-            " LIMIT ?) SELECT sequence FROM chain)"
-        )
-        return (
-            text,
+        elif alone and len(keys) == 3:
+            longest = most + _MILESTONE
+        select.add(
+            self._texts["along_chain"].format(entity=" AND ".join(keys)),
             *start,
-            *(value for _, value in keys),
-            low,
+            *keys.values(),
+            asked.low,
             page.above_version,
-            most + _MILESTONE if backwards else -1,
+            longest,
         )
 
+    def _add_tags(self, select: Select, tags: Sequence[str]) -> None:
+        """Only events with all these tags."""
+        has_tag = self._texts["has_tag"]
+        if len(tags) <= _MOST_TAGS:
+            for tag in tags:
+                select.add(has_tag.format(tag="?"), tag)
+        else:
+            without = f"SELECT 1 FROM json_each(?) j WHERE NOT {has_tag.format(tag='j.value')}"
+            select.add(f"NOT EXISTS ({without})", json.dumps(tags))
 
-class _Terms:
-    """A conjunction, and the values bound in it. The first term that can drives the search."""
 
-    def __init__(self) -> None:
-        self.driven = False
-        self.values: list[Any] = []
-        self._texts: list[str] = []
-
-    def __str__(self) -> str:
-        return " AND ".join(self._texts) or "1"
-
-    def add(self, text: str, *values: Any, drives: bool = True) -> None:
-        """Add a term that begins with a column or is one expression."""
-        self.add_plain(text if drives and not self.driven else f"+{text}", *values)
-        self.driven |= drives
-
-    def add_plain(self, text: str, *values: Any) -> None:
-        """Add a term as it is."""
-        self._texts.append(text)
-        self.values += values
-
-    def add_kinds(
-        self, types: Sequence[tuple[str, ...]], entity_types: Sequence[str], *, drives: bool
-    ) -> None:
-        """Only events of these types: one of each tuple."""
-        for names in types:
-            if len(names) == 1:
-                self.add("e.event_type = ?", names[0], drives=drives)
-            else:
-                text = "e.event_type IN (SELECT value FROM json_each(?))"
-                self.add(text, json.dumps(names), drives=False)
-        for entity_type in entity_types:
-            self.add("e.entity_type = ?", entity_type, drives=drives)
-
-    def add_tenants(self, tenants: Sequence[str], *, drives: bool) -> None:
-        """Only events, or entities, of these tenants. Those without a tenant have no index."""
-        for tenant_id in tenants:
-            self.add("e.tenant_id = ?", tenant_id, drives=drives and tenant_id != "")
-            if tenant_id:
-                self.add_plain("e.tenant_id <> ''")
-
-    def add_window(self, filters: Sequence[EventQuery], *, drives: bool) -> None:
-        """Only events in the time windows of these filters."""
-        sign = "" if drives and not self.driven else "+"
-        for f in filters:
-            if f.from_timestamp is not None:
-                self.add_plain(f"{sign}e.timestamp >= ?", to_microseconds(f.from_timestamp))
-            if f.to_timestamp is not None:
-                self.add_plain(f"{sign}e.timestamp <= ?", to_microseconds(f.to_timestamp))
-        self.driven |= drives and _has_window(filters)
+def _page(
+    page: PageRequest, source: str, where: str, values: Sequence[Any], key: str = "+e.sequence"
+) -> Statement:
+    sql = f"SELECT {COLUMNS} FROM {source} WHERE {where} {_order(page, key)} LIMIT ? OFFSET ?"
+    return sql, [*values, page.limit, page.offset]
 
 
 def _order(page: PageRequest, key: str) -> str:
@@ -363,49 +378,27 @@ def _order(page: PageRequest, key: str) -> str:
     return f"ORDER BY {outer}{key} {direction}"
 
 
-def parts(query: EventQuery) -> list[EventQuery]:
-    """Return queries that each fit into one statement, and of which one must match."""
-    alternatives = tuple(query.any_of or ())
-    if len(alternatives) <= _ALTERNATIVES:
-        return [query]
-    return [
-        query.replace(any_of=alternatives[start : start + _ALTERNATIVES])
-        for start in range(0, len(alternatives), _ALTERNATIVES)
-    ]
+@lru_cache
+def _with_rows(text: str, width: int, count: int) -> str:
+    row = f"(?{', ?' * (width - 1)})"
+    return text.format(rows=", ".join([row] * count))
 
 
-def _given(filters: Sequence[EventQuery], field: str) -> list[str]:
-    """Return the different values that the filters ask of a field."""
-    values = (getattr(f, field) for f in filters)
-    return list(dict.fromkeys(value for value in values if value is not None))
+def text_of(name: str, namespace: str) -> str:
+    """Return the text of an SQL file, for one log."""
+    return _load(name).replace("{namespace}", namespace)
 
 
-def _types(filters: Sequence[EventQuery]) -> list[tuple[str, ...]]:
-    return [tuple(f.event_types) for f in filters if f.event_types is not None]
+@cache
+def _load(name: str) -> str:
+    return files(__package__).joinpath(name).read_text("utf-8")
 
 
-def _is_selective(filters: Sequence[EventQuery]) -> bool:
-    return any(f.entity_id or f.workflow_id or f.tags for f in filters)
-
-
-def _has_window(filters: Sequence[EventQuery]) -> bool:
-    return any(f.from_timestamp is not None or f.to_timestamp is not None for f in filters)
-
-
-def insertion(table: str, width: int, count: int) -> str:
-    """Insert so many rows. (OR FAIL: what went wrong is undone by who began; undoing it here would
-    take SQLite a journal for every statement.)"""
-    return f"INSERT OR FAIL INTO {table} VALUES {_rows(width, count)}"
-
-
-def _rows(width: int, count: int) -> str:
-    return ", ".join([f"(?{', ?' * (width - 1)})"] * count)
-
-
-def _union(selects: Sequence[str]) -> str:
-    while len(selects) > _COMPOUND:
-        selects = [
-            f"SELECT * FROM ({' UNION '.join(selects[start : start + _COMPOUND])})"
-            for start in range(0, len(selects), _COMPOUND)
-        ]
-    return " UNION ".join(selects)
+def _texts(namespace: str) -> dict[str, str]:
+    """Return the statements of statements.sql by name."""
+    text = text_of("statements.sql", namespace).replace("{columns}", COLUMNS)
+    _, *blocks = re.split(r"^-- name: (\w+)\n(?:--.*\n)*", text, flags=re.MULTILINE)
+    return {
+        name: statement.strip().removesuffix(";")
+        for name, statement in zip(blocks[::2], blocks[1::2], strict=True)
+    }

@@ -23,7 +23,7 @@ from logicblocks.event.store.adapters import (  # type: ignore[import-not-found]
     PostgresQuerySettings,
 )
 from logicblocks.event.types import NewEvent  # type: ignore[import-not-found]
-from psycopg_pool import AsyncConnectionPool  # type: ignore[import-not-found]
+from psycopg_pool import AsyncConnectionPool
 
 from benchmarks.peers.protocol import PAGE, New, Payload, Peer, serve
 

@@ -307,6 +307,8 @@ def _pages_forwards(
         _check_versions(entity, events, version + 1, 1)
         version += len(events)
         is_last = len(events) < wanted
+        if events:  # where the last page ended tells more than its version alone
+            page = msgspec.structs.replace(page, after=events[-1].sequence)
         if flat and not is_last:  # before they are handed out, for their payloads may be changed
             size = _fitting_page(events)
             if end is None:

@@ -85,7 +85,7 @@ class Backend(ABC):
     by scheme in the entry-point group ``eventstore.adapters``.
     """
 
-    options: ClassVar[Options | frozenset[str]] = Options()
+    options: ClassVar[Options] = Options()
     """What it takes beside the options that every store has."""
 
     log_format: ClassVar[int] = 1
@@ -102,31 +102,31 @@ class Backend(ABC):
     """The log, as it was when it was opened."""
 
     @classmethod
+    @abstractmethod
     def connect(cls, settings: Settings) -> Self:
         """Return a backend that reaches the engine, to be asked for the log. Nothing is made.
 
         Raises ConfigurationError for anything that is not as it must be.
         """
-        raise NotImplementedError
 
     def engine_doubt(self) -> str | None:
         """Return what it is that answers, where that is not known to keep the guarantees."""
         return None
 
+    @abstractmethod
     def look(self) -> Found | None:
         """Return what the log says of itself, None where there is none.
 
         Raises ConfigurationError where something else has its place.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def make(self) -> None:
         """Make the log, unless another was faster."""
-        raise NotImplementedError
 
+    @abstractmethod
     def remove(self) -> bool:
         """Remove the log with all it holds; return whether it was there."""
-        raise NotImplementedError
 
     @classmethod
     def schema_ddl(cls, settings: Settings) -> str:

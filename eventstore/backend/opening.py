@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from eventstore.backend.interface import Backend, Found
+from eventstore.backend.interface import Backend
 from eventstore.backend.settings import Settings
 from eventstore.errors import (
     ConfigurationError,
@@ -63,7 +63,7 @@ def drop_log(adapter: type[Backend], settings: Settings) -> bool:
 
 def refusal_to_append(backend: Backend, settings: Settings) -> UnsupportedOperationError | None:
     """Return why this release may not append to a log that it reads; None where it may."""
-    least = getattr(backend, "found", Found("", 1, 1)).least_writer
+    least = backend.found.least_writer
     if least <= backend.log_format:
         return None
     return UnsupportedOperationError(

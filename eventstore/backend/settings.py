@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from enum import Enum
 from types import NoneType
 from typing import Any, Final
@@ -72,12 +71,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engine: Engine = Engine.KNOWN
     """Whether an engine is refused that is not known to keep the guarantees."""
     own_options: dict[str, Any] = {}
-    """Those of the adapter's own options (``Backend.options``) that are given; check them with
-    ``as_flag``, ``as_number`` and the like."""
-    known_options: frozenset[str] = frozenset()
-    """All of the adapter's own options, for messages."""
+    """The adapter's own options (``Options.own``), each with its value or its default."""
     driver_options: dict[str, Any] = {}
-    """All others, as given: from the query string as text."""
+    """Those of the driver's (``Options.passed``) that are given, checked."""
+
+    given: dict[str, Any] = {}
+    """What was given of both, to be shown: from the query string as text."""
 
     @property
     def unchecked_engine(self) -> bool:
@@ -85,9 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.engine is Engine.UNCHECKED
 
     @classmethod
-    def parse(
-        cls, url: str, options: Mapping[str, Any], takes: Options | frozenset[str]
-    ) -> Settings:
+    def parse(cls, url: str, options: Mapping[str, Any], takes: Options) -> Settings:
         """Take a URL apart; keywords in ``options`` win over its query string.
 
         Raises ConfigurationError naming the option and what it may be.
@@ -113,19 +110,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             core["retries"] = as_integer("retries", given.pop("retries"))
         if "engine" in given:
             core["engine"] = as_choice("engine", given.pop("engine"), Engine)
-        own_names: frozenset[str] = frozenset()
-        if isinstance(takes, Options):
-            own, driver = takes.resolve(scheme, _OPTIONS, given)
-        else:
-            own_names = takes
-            own = {name: given.pop(name) for name in takes if name in given}
-            driver = given
+        own, driver = takes.resolve(scheme, _OPTIONS, given)
         return cls(
             scheme=scheme,
             location=location,
             own_options=own,
-            known_options=own_names,
             driver_options=driver,
+            given=given,
             **core,
         )
 
@@ -137,26 +128,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def safe_url(self) -> str:
         """The URL as it may be shown: no password, nor any option that looks like one."""
-        options: dict[str, Any] = self.own_options | self.driver_options
+        options = self.given
         if self.namespace != "eventstore":
             options = {"namespace": self.namespace, **options}
         return _safe(self.scheme, self.location, options)
-
-    def refuse_driver_options(self) -> None:
-        """Raise ConfigurationError if any option is left that nobody knows."""
-        for name in self.driver_options:
-            raise self.unknown_option(name)
-
-    def unknown_option(self, name: str, of_driver: Collection[str] = ()) -> ConfigurationError:
-        """Return the refusal of an option that nobody knows: not the store, nor its driver, which
-        takes those ``of_driver``."""
-        ours = [*_OPTIONS, *sorted(self.known_options)]
-        # What is no name may be the rest of a password with a '&' in it.
-        shown = name if OPTION_NAME.fullmatch(name) else "url: an option of its query string"
-        likely = get_close_matches(name.lower(), [*ours, *of_driver], n=1)
-        hint = f"did you mean {likely[0]}?" if likely else f"it takes {', '.join(ours)}"
-        more = " and those of its driver" if of_driver and not likely else ""
-        return ConfigurationError(f"{shown}: {self.scheme}:// knows no such option; {hint}{more}")
 
     def __repr__(self) -> str:
         return f"Settings({self.safe_url!r})"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -23,8 +24,10 @@ def harness_of(backend: BackendUnderTest, url: str, *, history_seconds: float) -
         "memory": _memory,
         "sqlite": _sqlite,
         "redis": _redis,
+        "fakeredis": _fakeredis,
         "postgres": _postgres,
         "mongodb": _mongodb,
+        "mongomock": _mongomock,
     }
     own = specifics.get(backend.name, _nothing)(url)
     return Harness(url=url, history_seconds=history_seconds, **own)
@@ -48,8 +51,18 @@ def _memory(url: str) -> dict[str, Any]:
 # --- Redis
 
 
-def _redis(_: str) -> dict[str, Any]:
+def _redis(url: str) -> dict[str, Any]:
+    from redis import Redis  # the driver need not be installed for the others
+
+    def set_formats(namespace: str, least_reader: int, least_writer: int) -> None:
+        with Redis.from_url(url) as client:
+            client.hset(
+                f"{{{namespace}}}:meta",
+                mapping={"least_reader": least_reader, "least_writer": least_writer},
+            )
+
     return {
+        "set_formats": set_formats,
         "voiding_options": [
             ("decode_responses", "true"),
             ("encoding", "latin-1"),
@@ -61,6 +74,21 @@ def _redis(_: str) -> dict[str, Any]:
     }
 
 
+def _fakeredis(url: str) -> dict[str, Any]:
+    from fakeredis import FakeStrictRedis
+
+    from eventstore_redis import fake
+
+    def set_formats(namespace: str, least_reader: int, least_writer: int) -> None:
+        with FakeStrictRedis(server=fake._named_servers[unquote(urlsplit(url).netloc)]) as client:
+            client.hset(
+                f"{{{namespace}}}:meta",
+                mapping={"least_reader": least_reader, "least_writer": least_writer},
+            )
+
+    return {"set_formats": set_formats}
+
+
 # --- PostgreSQL
 
 
@@ -69,8 +97,18 @@ def _postgres(url: str) -> dict[str, Any]:
         PostgresJoins,  # its driver need not be installed for the others
     )
 
+    def set_formats(namespace: str, least_reader: int, least_writer: int) -> None:
+        import psycopg
+
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                f'UPDATE "{namespace}".log SET least_reader = %s, least_writer = %s',
+                (least_reader, least_writer),
+            )
+
     return {
         "joins": PostgresJoins(url),
+        "set_formats": set_formats,
         "voiding_options": (
             ("options", "-csynchronous_commit=off"),
             ("replication", "database"),
@@ -91,10 +129,12 @@ def _postgres(url: str) -> dict[str, Any]:
 
 
 def _mongodb(url: str) -> dict[str, Any]:
-    from tests.mongodb.joins import MongoJoins  # its driver need not be installed for the others
+    # Its driver need not be installed for the others.
+    from tests.mongodb.joins import MongoJoins, set_formats
 
     return {
         "joins": MongoJoins(url),
+        "set_formats": partial(set_formats, url),
         "voiding_options": (
             ("w", "1"),
             ("w", "0"),
@@ -110,14 +150,30 @@ def _mongodb(url: str) -> dict[str, Any]:
             ("unicode_decode_error_handler", "ignore"),
             ("document_class", "dict"),
         ),
+        "own_options": (("client", "mongodb://h"), ("client", 7)),
     }
+
+
+def _mongomock(url: str) -> dict[str, Any]:
+    from tests.mongodb.joins import set_formats
+
+    return {"set_formats": partial(set_formats, url)}
 
 
 # --- SQLite
 
 
 def _sqlite(url: str) -> dict[str, Any]:
-    return {"joins": SqliteJoins(unquote(urlsplit(url).path)[1:])}
+    path = unquote(urlsplit(url).path)[1:]
+
+    def set_formats(namespace: str, least_reader: int, least_writer: int) -> None:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(
+                f"UPDATE {namespace}_log SET least_reader = ?, least_writer = ?",
+                (least_reader, least_writer),
+            )
+
+    return {"joins": SqliteJoins(path), "set_formats": set_formats}
 
 
 class SqliteJoins(Joins):

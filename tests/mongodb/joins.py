@@ -1,4 +1,4 @@
-"""Transactions of PyMongo sessions, for the conformance suite."""
+"""What the conformance suite must be told of MongoDB, and of the fake."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 
+from eventstore.registry import settings_of
 from eventstore.testing.conformance import Joins
+from eventstore_mongodb import MongoBackend, MongomockBackend
+
+
+def set_formats(url: str, namespace: str, least_reader: int, least_writer: int) -> None:
+    """Note in a log which formats it asks for."""
+    formats = {"reader": least_reader, "writer": least_writer}
+    settings = settings_of(url, namespace=namespace)
+    kind = MongomockBackend if settings.scheme == "mongomock" else MongoBackend
+    backend = kind.connect(settings)
+    backend._namespace.meta.update_one({"_id": "log"}, {"$set": {"format": formats}})
+    backend.close()
 
 
 class MongoJoins(Joins):

@@ -26,7 +26,8 @@ from eventstore import (
 )
 from eventstore._core.appending import batch_of
 from eventstore.testing.conformance.base import assert_log_is_sound, note, notes, stored
-from eventstore_mongodb.records import RAW, Piece
+from eventstore_mongodb.pieces import Piece
+from eventstore_mongodb.records import RAW
 from tests.kit.servers.mongodb import MongoServer
 
 MEGABYTE = 1_000_000
@@ -204,4 +205,36 @@ def test_a_new_primary_that_lags_is_waited_for(store: EventStore, commits: Any) 
     with pytest.raises(StoreUnavailableError, match="caught up"):
         backend.head()
     backend._reader.head = head
+    assert store.get_current_sequence() == 2
+
+
+def test_what_a_lagging_primary_shows_to_one_thread_is_passed_on_by_no_other(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a primary that shows none of two events that were seen
+    store.append_batch(notes(2))
+    backend: Any = store._log.backend
+    find = backend._reader.find
+
+    def lagging(query: Any, *projection: Any, **shape: Any) -> Any:
+        return iter(()) if "last" in query else find(query, *projection, **shape)
+
+    monkeypatch.setattr(backend._reader, "find", lagging)
+    asked: list[str] = []
+
+    def confirmed_head() -> int:
+        # When another thread asks for the head while the first has it confirmed
+        asked.append("confirmed")
+        if len(asked) == 1:
+            with pytest.raises(StoreUnavailableError, match="caught up"):
+                backend.head()
+        return 2
+
+    monkeypatch.setattr(backend, "confirmed_head", confirmed_head)
+
+    # Then neither takes the head to be lower
+    with pytest.raises(StoreUnavailableError, match="caught up"):
+        backend.head()
+    assert len(asked) == 2
+    monkeypatch.undo()
     assert store.get_current_sequence() == 2

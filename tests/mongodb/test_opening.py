@@ -11,6 +11,13 @@ from uuid import uuid4
 
 import pymongo
 import pytest
+from bson.errors import BSONError
+from pymongo.errors import (
+    AutoReconnect,
+    NotPrimaryError,
+    OperationFailure,
+    ServerSelectionTimeoutError,
+)
 
 from eventstore import (
     Capability,
@@ -18,14 +25,16 @@ from eventstore import (
     CorruptLogError,
     DurabilityWarning,
     EventQuery,
+    EventStoreError,
     InvalidQueryError,
     StoreUnavailableError,
     UnsupportedOperationError,
     drop_namespace,
     open_store,
 )
-from eventstore.testing.conformance.base import note, stored
+from eventstore.testing.conformance.base import note, notes, stored
 from eventstore_mongodb.opening import Namespace
+from eventstore_mongodb.translation import bounded
 from tests.kit.ports import free_port
 from tests.kit.proxy import Proxy
 from tests.kit.secrets_scan import a_password
@@ -55,15 +64,56 @@ def test_no_server_is_told_in_time() -> None:
         open_store(f"mongodb://127.0.0.1:{free_port()}/", timeout=0.3)
 
 
-def test_wrong_credentials_are_told_without_the_password(
+def test_a_wrong_password_is_told_without_it_and_not_tried_again(
     start: Callable[..., MongoServer], server: MongoServer
 ) -> None:
     if not isinstance(server, SecantusServer):
         pytest.skip("how to make users differs; the same error code comes from MongoDB")
     closed = start(auth="")
-    with pytest.raises(ConfigurationError, match="user") as refused:
-        open_store(f"mongodb://nobody:{SECRET}@127.0.0.1:{closed.port}/", timeout=5)
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailableError, match="check user, password") as refused:
+        open_store(f"mongodb://nobody:{SECRET}@127.0.0.1:{closed.port}/", timeout=20)
+    assert not refused.value.transient
+    assert time.monotonic() - begun < 10
     assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize("scheme", ["mongodb", "mongodb+srv"])
+def test_an_unknown_host_is_told_in_time_and_not_tried_again(scheme: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailableError, match=r"not found: .*nosuch\.invalid") as unknown:
+        open_store(f"{scheme}://nosuch.invalid/shop", timeout=1.0)
+    assert not unknown.value.transient
+    assert "Topology" not in str(unknown.value)
+    assert time.monotonic() - begun < 3.0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "transient"),
+    [
+        (OperationFailure("bad auth : authentication failed", 8000), StoreUnavailableError, False),
+        (OperationFailure("Authentication failed.", 18), StoreUnavailableError, False),
+        (OperationFailure("user is not allowed to do action [find]", 8000), ConfigurationError, 0),
+        (OperationFailure("not authorized on shop to execute", 13), ConfigurationError, 0),
+        (OperationFailure("no space left", 14031), StoreUnavailableError, False),
+        (NotPrimaryError("not primary", {"code": 10107}), StoreUnavailableError, True),
+        (AutoReconnect("connection closed"), StoreUnavailableError, True),
+        (
+            ServerSelectionTimeoutError("a:1: [Errno -2] unknown,b:1: [Errno 111] refused"),
+            StoreUnavailableError,
+            True,
+        ),
+        (BSONError("cut off"), CorruptLogError, 0),
+    ],
+)
+def test_what_the_driver_raises_means_the_same_as_on_other_engines(
+    error: Exception, kind: type[EventStoreError], transient: bool
+) -> None:
+    with pytest.raises(kind) as translated, bounded(1):
+        raise error
+    assert translated.value.__cause__ is error
+    if isinstance(translated.value, StoreUnavailableError):
+        assert translated.value.transient == transient
 
 
 @pytest.mark.parametrize(
@@ -221,13 +271,17 @@ def test_a_collection_sharded_on_another_key_is_refused(key: dict[str, int]) -> 
     Namespace(client["db"], "unsharded").refuse_other_shard_key()
 
 
-def test_a_log_of_a_newer_format_is_refused(server: MongoServer, database: Any) -> None:
+def test_a_log_for_newer_writers_is_read_part_by_part(server: MongoServer, database: Any) -> None:
     url = url_of(server, database)
     with open_store(url) as store:
-        store.append(note())
+        recorded = list(store.append_batch(notes(50)))
     database["eventstore.meta"].update_one({"_id": "log"}, {"$set": {"format.writer": 3}})
-    with pytest.raises(ConfigurationError, match="newer format"):
-        open_store(url)
+    with open_store(url) as store:
+        assert stored(store) == recorded
+        of_one = [event for event in recorded if event.entity_id == recorded[0].entity_id]
+        assert stored(store, EventQuery(entity_id=recorded[0].entity_id)) == of_one
+        with pytest.raises(UnsupportedOperationError, match="format 3 or newer"):
+            store.append(note())
 
 
 @pytest.mark.parametrize("damage", ["last", "recorded_at", "events"])

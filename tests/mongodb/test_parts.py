@@ -232,7 +232,7 @@ def test_a_look_beside_a_writer_sees_all_parts_of_a_commit_or_none(
 
         # When somebody's look finds these, and the commit stands before it asks whether it does
         reader: Any = store._log.backend._reader  # type: ignore[attr-defined]
-        pieces_of = reader._pieces
+        pieces_of = reader.pieces
 
         def found_then_complete(found: Any) -> Any:
             pieces = pieces_of(found)
@@ -240,7 +240,7 @@ def test_a_look_beside_a_writer_sees_all_parts_of_a_commit_or_none(
                 put(held_back.pop(0))
             return pieces
 
-        monkeypatch.setattr(reader, "_pieces", found_then_complete)
+        monkeypatch.setattr(reader, "pieces", found_then_complete)
         seen = looks[look]()
 
         # Then it sees all of the batch, or none of it
@@ -299,9 +299,9 @@ def test_the_entity_without_a_tenant_is_found_past_any_number_of_a_tenants(url: 
         asked: list[Any] = []
         find = backend._reader.find
 
-        def counted(*arguments: Any) -> Any:
+        def counted(*arguments: Any, **shape: Any) -> Any:
             asked.append(arguments)
-            return find(*arguments)
+            return find(*arguments, **shape)
 
         for _ in range(600 // PART):
             batch = [

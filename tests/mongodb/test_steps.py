@@ -53,7 +53,7 @@ def held(store: EventStore, step: int, meanwhile: Callable[[], object]) -> Itera
     the list of its steps."""
     backend: Any = store._log.backend
     appender, reader = backend._appender, backend._reader
-    commits, raw, put = appender._commits, reader._commits, appender._put
+    commits, raw, put = appender._commits, reader.commits, appender._put
     steps: list[int] = []
     stored: list[Any] = []
 
@@ -69,12 +69,12 @@ def held(store: EventStore, step: int, meanwhile: Callable[[], object]) -> Itera
         put(documents)
         stored.append(documents)
 
-    appender._commits, reader._commits = Held(commits, before_step), Held(raw, before_step)
+    appender._commits, reader.commits = Held(commits, before_step), Held(raw, before_step)
     appender._put = held_put
     try:
         yield steps
     finally:
-        appender._commits, reader._commits, appender._put = commits, raw, put
+        appender._commits, reader.commits, appender._put = commits, raw, put
 
 
 def outcome(append: Callable[[], object]) -> EventStoreError | None:

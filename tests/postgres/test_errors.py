@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import traceback
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from eventstore import (
     drop_namespace,
     open_store,
 )
+from eventstore.backend import translating
 from eventstore.testing.conformance.crews import Thread
-from eventstore_postgres.translation import translated
+from eventstore_postgres.translation import classify
 from tests.kit.ports import free_port
 from tests.kit.proxy import Proxy
 from tests.kit.servers import PostgresServer, start_postgres
@@ -47,9 +49,12 @@ def of(sqlstate: str | None) -> psycopg.Error:
     return psycopg.Error() if sqlstate is None else psycopg.errors.lookup(sqlstate)()
 
 
-def told(sqlstate: str | None, **options: Any) -> EventStoreError:
+def told(sqlstate: str | None, *, writes: bool = False, **options: Any) -> EventStoreError:
     """Return what is made of it."""
-    with pytest.raises(EventStoreError) as caught, translated("the append failed", **options):
+    with (
+        pytest.raises(EventStoreError) as caught,
+        translating(partial(classify, **options), "the append failed", writes=writes),
+    ):
         raise of(sqlstate)
     assert isinstance(caught.value.__cause__, psycopg.Error)
     return caught.value
@@ -71,7 +76,7 @@ def test_what_stays_is_not_tried_again(sqlstate: str) -> None:
 
 @pytest.mark.parametrize("sqlstate", [*PASSING, *LASTING, None, "08007", "40003"])
 def test_an_append_may_be_written_where_its_answer_is_lost(sqlstate: str | None) -> None:
-    error = told(sqlstate, may_have_written=True)
+    error = told(sqlstate, writes=True)
     assert isinstance(error, StoreUnavailableError)
     assert error.may_have_written == (sqlstate is None or sqlstate in UNSURE)
     unsent = told(sqlstate)

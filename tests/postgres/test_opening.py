@@ -19,6 +19,7 @@ from eventstore import (
     EventStore,
     EventStoreError,
     StoreUnavailableError,
+    UnsupportedOperationError,
     drop_namespace,
     open_store,
 )
@@ -86,9 +87,8 @@ def test_libpq_options_pass_through(server: PostgresServer, namespace: str) -> N
     with open_store(url, namespace=namespace, keepalives=1) as store:
         backend = store._log.backend
         assert isinstance(backend, PostgresBackend)
-        assert backend._rows("SELECT pg_catalog.current_setting('application_name')") == [
-            ("orders",)
-        ]
+        with backend._sessions.reading() as session:
+            assert session.info.parameter_status("application_name") == "orders"
 
 
 # --- Databases
@@ -150,17 +150,21 @@ def test_a_table_of_that_name_that_is_not_ours_is_refused_and_left_alone(
     admin.execute(f"DROP SCHEMA {namespace} CASCADE")
 
 
-@pytest.mark.parametrize("column", ["least_reader", "least_writer"])
-def test_a_newer_format_is_refused(
-    server: PostgresServer,
-    admin: psycopg.Connection[Any],
-    store: EventStore,
-    namespace: str,
-    column: str,
+def test_a_log_for_newer_writers_is_read_though_its_functions_have_other_names(
+    server: PostgresServer, admin: psycopg.Connection[Any], store: EventStore, namespace: str
 ) -> None:
-    admin.execute(f"UPDATE {namespace}.log SET {column} = 2")
-    with pytest.raises(ConfigurationError, match="upgrade"):
+    recorded = store.append(note())
+    admin.execute(f"UPDATE {namespace}.log SET least_writer = 2")
+    admin.execute(f"ALTER FUNCTION {namespace}.append_one RENAME TO append_1")
+
+    with open_store(server.url, namespace=namespace) as older:
+        assert list(older.get_events()) == [recorded]
+        with pytest.raises(UnsupportedOperationError, match="upgrade"):
+            older.append(note())
+    admin.execute(f"UPDATE {namespace}.log SET least_writer = 1")
+    with pytest.raises(ConfigurationError, match="lacks the functions append_one"):
         open_store(server.url, namespace=namespace)
+    admin.execute(f"DROP FUNCTION {namespace}.append_1")
 
 
 @pytest.mark.parametrize("namespace_", ["user", "select", "table", "public"])

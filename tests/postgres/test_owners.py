@@ -19,15 +19,12 @@ from eventstore import (
     EventQuery,
     EventStore,
     StoreUnavailableError,
-    UnsupportedOperationError,
     VersionConflictError,
     drop_namespace,
     open_store,
 )
-from eventstore.backend import Settings
 from eventstore.registry import schema_ddl
 from eventstore.testing.conformance.base import assert_log_is_sound
-from eventstore_postgres import PostgresBackend
 from tests.kit.secrets_scan import a_password
 from tests.kit.servers import PostgresServer
 from tests.postgres.work import WAIT, note, url_as
@@ -318,7 +315,7 @@ def test_the_command_line_prints_the_strict_schema(namespace: str) -> None:
 
 
 def test_no_other_scheme_has_a_strict_schema() -> None:
-    with pytest.raises(UnsupportedOperationError, match="strict"):
+    with pytest.raises(ConfigurationError, match="strict"):
         schema_ddl("sqlite:///x.db", strict=True)
 
 
@@ -329,9 +326,7 @@ def test_bad_options_are_refused_by_name(server: PostgresServer, name: str, valu
 
 
 def test_drop_tells_whether_there_was_a_log(server: PostgresServer, namespace: str) -> None:
-    settings = Settings.parse(server.url, {"namespace": namespace}, PostgresBackend.options)
-    assert PostgresBackend.drop(settings) is False
+    assert drop_namespace(server.url, namespace=namespace) is False
     open_store(server.url, namespace=namespace).close()
-    assert PostgresBackend.drop(settings) is True
-    assert PostgresBackend.drop(settings) is False
-    drop_namespace(server.url, namespace=namespace)
+    assert drop_namespace(server.url, namespace=namespace) is True
+    assert drop_namespace(server.url, namespace=namespace) is False

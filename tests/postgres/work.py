@@ -11,7 +11,7 @@ from typing import Any, Final
 import psycopg
 
 from eventstore import Event, EventStoreError, open_store
-from eventstore.backend import Batch, LogState
+from eventstore.backend import Batch, Outcome
 from eventstore_postgres.appending import Appender
 from tests.kit.secrets_scan import a_password
 from tests.kit.servers import PostgresServer
@@ -60,16 +60,17 @@ def join_and_stay(connection: Connection, url: str, namespace: str, commit: Flag
 
 
 def stay_within_an_append(connection: Connection, url: str, namespace: str, go_on: Flag) -> None:
-    """Append, lingering between two statements of the commit; tell what came of it."""
-    judge = Appender._log_state
+    """Append, lingering between the statements of an append and its COMMIT; tell what came of
+    it."""
+    append = Appender.append
 
-    def lingering(self: Appender, group: Sequence[Batch]) -> LogState:
-        state = judge(self, group)
+    def lingering(self: Appender, group: Sequence[Batch]) -> Sequence[Outcome]:
+        outcomes = append(self, group)
         connection.send("holds the lock")
         go_on.wait(WAIT)
-        return state
+        return outcomes
 
-    Appender._log_state = lingering  # type: ignore[method-assign]  # in this process alone
+    Appender.append = lingering  # type: ignore[method-assign]  # in this process alone
     # Behind a pooler of transactions each append is a BEGIN, statements, a COMMIT.
     options: dict[str, Any] = {"prepare_threshold": None, "timeout": 2, "retries": 0}
     with open_store(url, namespace=namespace, **options) as store:

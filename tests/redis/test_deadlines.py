@@ -80,7 +80,7 @@ def test_a_silent_server_is_given_up_when_the_call_is_over(
 def test_a_place_in_the_pool_is_waited_for_as_long_as_the_call_has_left(
     patient: RedisBackend,
 ) -> None:
-    pool = patient._connected()._pool  # type: ignore[attr-defined]  # of a single server
+    pool = patient.server.connected()._pool  # type: ignore[attr-defined]  # of a single server
     held = [pool.get_connection() for _ in range(2)]
     began = monotonic()
     with deadline(LEFT), pytest.raises(StoreUnavailableError) as refused:
@@ -114,8 +114,8 @@ def test_opening_and_dropping_end_when_the_call_is_over(server: RedisServer, pro
 
 
 def test_closing_does_not_wait_for_a_silent_server(patient: RedisBackend, proxy: Proxy) -> None:
-    connection = patient._connected()._pool.get_connection()  # type: ignore[attr-defined]
-    patient._connected()._in_use += 1  # as if a read were in flight
+    connection = patient.server.connected()._pool.get_connection()  # type: ignore[attr-defined]
+    patient.server.connected()._in_use += 1  # as if a read were in flight
     proxy.pause()
     began = monotonic()
     with deadline(LEFT):

@@ -21,7 +21,8 @@ from eventstore import (
 from eventstore._core.appending import batch_of
 from eventstore.backend import Accepted, Batch, Condition, Repeated
 from eventstore.testing.conformance.base import assert_log_is_sound
-from eventstore_redis.backend import _APPEND, _FIND, _READ, RedisBackend, _Script
+from eventstore_redis import RedisBackend
+from eventstore_redis.server import APPEND, FIND, READ, Script
 from tests.kit.fault_work import WAIT, StartServer
 from tests.kit.ports import LOOPBACK
 from tests.kit.proxy import Proxy
@@ -52,12 +53,12 @@ def batch(*events: Event, stale: int | None = None) -> Batch:
 
 
 def fail(
-    store: EventStore, script: _Script, nth: int, *, sent: bool, error: BaseException
+    store: EventStore, script: Script, nth: int, *, sent: bool, error: BaseException
 ) -> RedisBackend:
     """Have the nth call of a script fail, before or after the server has done it."""
     backend = store._log.backend
     assert isinstance(backend, RedisBackend)
-    server = backend._connected()
+    server = backend.server.connected()
     exchange: Exchange = server.exchange
     calls = 0
 
@@ -85,7 +86,7 @@ def test_what_is_stored_beside_a_repeat_stands_though_that_cannot_be_looked_up(
 ) -> None:
     old = store.append(note(1)).as_new()
     store.append(old)
-    backend = fail(store, _FIND, 1, sent=False, error=error)
+    backend = fail(store, FIND, 1, sent=False, error=error)
 
     accepted, repeat, also = backend.commit([batch(note(2)), batch(old), batch(note(3))], WAIT)
 
@@ -103,7 +104,7 @@ def test_the_network_fails_at_the_look_up_of_a_repeat(server: RedisServer, names
             old = store.append(note(1)).as_new()
             store.append(old)
             assert store.event_exists(old.event_id)  # the script is known now
-            cut = proxy.cut_before_answer(_FIND.digest.encode())
+            cut = proxy.cut_before_answer(FIND.digest.encode())
 
             accepted, repeat = store._log.backend.commit([batch(note(2)), batch(old)], WAIT)
 
@@ -129,15 +130,15 @@ def test_a_damaged_twin_fails_its_repeat_alone(
 @pytest.mark.parametrize(
     ("script", "nth", "sent", "error"),
     [
-        (_READ, 1, False, LOST),  # the second look into the condition
-        (_READ, 1, False, UNSENT),
-        (_APPEND, 2, False, UNSENT),  # and the second append after it
-        (_APPEND, 2, False, LOST),
-        (_APPEND, 2, True, LOST),
+        (READ, 1, False, LOST),  # the second look into the condition
+        (READ, 1, False, UNSENT),
+        (APPEND, 2, False, UNSENT),  # and the second append after it
+        (APPEND, 2, False, LOST),
+        (APPEND, 2, True, LOST),
     ],
 )
 def test_what_was_stored_before_a_second_look_stands(
-    store: EventStore, script: _Script, nth: int, *, sent: bool, error: Exception
+    store: EventStore, script: Script, nth: int, *, sent: bool, error: Exception
 ) -> None:
     # Given more news than a condition may look through in the script
     store.append_batch([note(number) for number in range(700)])
@@ -165,7 +166,7 @@ def test_what_was_stored_before_a_second_look_stands(
 def test_an_interrupt_at_the_look_up_lets_others_find_what_is_stored(store: EventStore) -> None:
     old = store.append(note(1)).as_new()
     store.append(old)
-    backend = fail(store, _FIND, 1, sent=False, error=KeyboardInterrupt())
+    backend = fail(store, FIND, 1, sent=False, error=KeyboardInterrupt())
     new = batch(note(2))
 
     with pytest.raises(KeyboardInterrupt):

@@ -71,7 +71,7 @@ def test_a_user_that_may_neither_ask_nor_be_told_still_appends(start: StartServe
 def test_a_user_without_a_needed_right_is_told(start: StartServer) -> None:
     server = start()
     _add_user(server, "reads", "+@all", "-@scripting")
-    with pytest.raises(ConfigurationError, match="user or password"):
+    with pytest.raises(ConfigurationError, match="refuses this to its user"):
         open_store(_url_as(server, "reads"), durability="relaxed")
 
 

@@ -32,6 +32,7 @@ from eventstore.backend import (
     PageRequest,
     Settings,
     deadline,
+    drop_log,
     open_log,
 )
 from eventstore.memory import MemoryBackend
@@ -69,13 +70,13 @@ def both(server: RedisServer) -> Iterator[tuple[Backend, Backend]]:
     events = many_events()
     with open_store(server.url, namespace="pages") as store:
         store.append_batch(events)
-    backends = RedisBackend.open(redis), open_log(MemoryBackend, memory)
+    backends = open_log(RedisBackend, redis), open_log(MemoryBackend, memory)
     batch = batch_of(events, -1, None)
     assert batch is not None
     backends[1].commit([batch], WAIT)
     yield backends
     backends[0].close()
-    RedisBackend.drop(redis)
+    drop_log(RedisBackend, redis)
 
 
 DAY = timedelta(days=1)
@@ -252,7 +253,7 @@ def calls(both: tuple[Backend, Backend], monkeypatch: pytest.MonkeyPatch) -> lis
     """What the server is sent, call by call."""
     redis, _ = both
     assert isinstance(redis, RedisBackend)
-    server = redis._connected()
+    server = redis.server.connected()
     sent: list[Any] = []
     exchange = server.exchange
 
@@ -326,7 +327,7 @@ def test_large_events_are_fetched_and_found_in_parts(
             store.append_batch([note(n + k, data=payload, tags=("x",)) for k in range(10)])
         backend = store._log.backend
         assert isinstance(backend, RedisBackend)
-        connected = backend._connected()
+        connected = backend.server.connected()
         replies: list[int] = []
         exchange = connected.exchange
 
@@ -527,7 +528,7 @@ def test_a_missing_or_foreign_entry_is_told(server: RedisServer, namespace: str)
 def test_a_batch_beyond_one_command_is_refused_before_anything_is_written(
     store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventstore_redis.backend._MAX_ARGUMENTS", 1_000)
+    monkeypatch.setattr("eventstore_redis.appending._MAX_ARGUMENTS", 1_000)
     with pytest.raises(BatchTooLargeError, match="append it in parts"):
         store.append_batch([note(n) for n in range(400)])
     assert store.get_current_sequence() == 0

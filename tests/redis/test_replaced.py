@@ -18,7 +18,7 @@ from eventstore import (
     drop_namespace,
     open_store,
 )
-from eventstore.backend import Settings
+from eventstore.backend import Settings, drop_log
 from eventstore.testing.conformance.base import assert_log_is_sound
 from eventstore_redis import RedisBackend
 from tests.kit.fault_work import WAIT, StartServer
@@ -106,10 +106,10 @@ def test_who_waits_is_told_that_the_log_is_gone(
 
 def test_a_drop_tells_whether_there_was_a_log(server: RedisServer, namespace: str) -> None:
     settings = Settings.parse(server.url, {"namespace": namespace}, RedisBackend.options)
-    assert not RedisBackend.drop(settings)
+    assert not drop_log(RedisBackend, settings)
     open_store(server.url, namespace=namespace).close()
-    assert RedisBackend.drop(settings)
-    assert not RedisBackend.drop(settings)
+    assert drop_log(RedisBackend, settings)
+    assert not drop_log(RedisBackend, settings)
     assert server.execute("KEYS", f"{{{namespace}}}*") == []
 
 
@@ -138,10 +138,10 @@ def test_a_drop_that_comes_late_leaves_the_next_log_alone(
         mark = store.log_id.encode()
     late = RedisBackend(settings)
     # … when the other ends, and the log is made anew
-    assert RedisBackend.drop(settings)
+    assert drop_log(RedisBackend, settings)
     with open_store(server.url, namespace=namespace) as anew:
         anew.append(EVENT)
-        late._remove(mark)
+        late.place.remove_marked(mark)
         late.close()
         # Then the new one stands
         assert anew.append(EVENT.as_new()).sequence == 2
@@ -153,9 +153,9 @@ def test_a_drop_that_crashed_is_taken_up_by_the_next(server: RedisServer, namesp
     with open_store(server.url, namespace=namespace) as store:
         store.append(EVENT)
         crashed = RedisBackend(settings)
-        crashed._begin_removal(store.log_id.encode())
+        crashed.place.begin_removal(store.log_id.encode())
         crashed.close()
     with pytest.raises(ConfigurationError, match="drop it again"):
         open_store(server.url, namespace=namespace)
-    assert RedisBackend.drop(settings)
+    assert drop_log(RedisBackend, settings)
     assert server.execute("KEYS", f"{{{namespace}}}*") == []

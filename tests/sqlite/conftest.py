@@ -12,6 +12,7 @@ import pytest
 
 from eventstore import EventStore, open_store
 from eventstore.backend import Settings
+from eventstore.backend import open_log as open_backend
 from eventstore_sqlite import SqliteBackend
 
 Open = Callable[..., EventStore]
@@ -40,7 +41,7 @@ def store(open_log: Open) -> EventStore:
 def sqlite(path: Path) -> Iterator[SqliteBackend]:
     """The same as a backend."""
     settings = Settings.parse(f"sqlite:///{path}", {}, SqliteBackend.options)
-    with closing(SqliteBackend.open(settings)) as backend:
+    with closing(open_backend(SqliteBackend, settings)) as backend:
         yield backend
 
 

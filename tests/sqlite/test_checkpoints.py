@@ -33,6 +33,7 @@ def checkpoint_often(monkeypatch: pytest.MonkeyPatch) -> int:
 def log(path: Path) -> Iterator[Connections]:
     """Connections of a store, to be looked at from the inside."""
     with closing(Connections(path, timeout=5, synchronous="FULL")) as log:
+        log.make_file()
         with log.writing(5) as writer:
             writer.execute("CREATE TABLE t (x)")
         yield log

@@ -29,7 +29,8 @@ from eventstore import (
     drop_namespace,
     open_store,
 )
-from eventstore.backend import Settings
+from eventstore.backend import Settings, drop_log
+from eventstore.backend import open_log as open_backend
 from eventstore.testing.builders import an_event
 from eventstore_sqlite import SqliteBackend, connections
 
@@ -199,24 +200,6 @@ def test_namespaces_whose_names_begin_alike_share_a_file(
     assert {name for (name,) in left.fetchall()} == {"a_by_event_id", "a_by_event_type"}
 
 
-@pytest.mark.usefixtures("store")
-def test_a_newer_format_is_refused(path: Path, connect: Connect) -> None:
-    connect(isolation_level=None).execute("UPDATE eventstore_log SET least_reader = 2")
-    assert "has format 2, and this version reads up to 1" in refusal(f"sqlite:///{path}")
-
-
-def test_a_format_that_only_readers_understand_is_not_written(
-    store: EventStore, open_log: Open, connect: Connect
-) -> None:
-    store.append(an_event())
-    connect(isolation_level=None).execute("UPDATE eventstore_log SET least_writer = 2")
-    reader = open_log()
-
-    assert reader.get_current_sequence() == 1
-    with pytest.raises(ConfigurationError, match="writes up to 1"):
-        reader.append(an_event())
-
-
 @pytest.mark.parametrize(
     "statement",
     [
@@ -265,7 +248,7 @@ def test_an_unreadable_record_is_told_with_its_sequence(
 
 
 def test_a_schema_run_by_hand_is_as_good(path: Path, connect: Connect, open_log: Open) -> None:
-    settings = Settings.parse(f"sqlite:///{path}", {"namespace": "mine"}, frozenset())
+    settings = Settings.parse(f"sqlite:///{path}", {"namespace": "mine"}, SqliteBackend.options)
     connect().executescript(SqliteBackend.schema_ddl(settings))
     store = open_log(namespace="mine", create=False)
     assert store.append(an_event(tags=("a",))).sequence == 1
@@ -368,7 +351,7 @@ def test_a_log_that_was_dropped_is_refused(
 
 
 def drop_namespace_of(path: Path) -> bool:
-    return SqliteBackend.drop(Settings.parse(f"sqlite:///{path}", {}, frozenset()))
+    return drop_log(SqliteBackend, Settings.parse(f"sqlite:///{path}", {}, SqliteBackend.options))
 
 
 @pytest.fixture
@@ -415,8 +398,10 @@ def test_out_of_descriptors_no_connection_is_made_and_later_ones_are(
     backend = store._log.backend
     backend.close()
     backend._connections._closed = False  # type: ignore[attr-defined]  # as after a fork
-    settings = Settings.parse(f"sqlite:///{path}", {"timeout": 0.3}, frozenset())
-    new = Settings.parse(f"sqlite:///{path.with_name('new.db')}", {"timeout": 0.3}, frozenset())
+    settings = Settings.parse(f"sqlite:///{path}", {"timeout": 0.3}, SqliteBackend.options)
+    new = Settings.parse(
+        f"sqlite:///{path.with_name('new.db')}", {"timeout": 0.3}, SqliteBackend.options
+    )
 
     no_descriptors()
     with pytest.raises(StoreUnavailableError) as caught:
@@ -425,12 +410,12 @@ def test_out_of_descriptors_no_connection_is_made_and_later_ones_are(
     assert not caught.value.may_have_written
     for each in (settings, new):
         with pytest.raises(StoreUnavailableError):
-            SqliteBackend.open(each)
+            open_backend(SqliteBackend, each)
     no_descriptors.release()
 
     assert store.append(an_event()).sequence == 2
     for each in (settings, new):
-        SqliteBackend.open(each).close()
+        open_backend(SqliteBackend, each).close()
 
 
 def test_a_file_that_was_replaced_is_noticed(store: EventStore, path: Path) -> None:
@@ -457,6 +442,7 @@ def test_a_locked_file_is_told_after_the_timeout_with_who_holds_it(
         store.append(an_event())
     assert 0.25 < monotonic() - began < 2
     assert not caught.value.may_have_written
+    assert not caught.value.transient
 
     other.execute("ROLLBACK")
     assert store.append(an_event()).sequence == 1

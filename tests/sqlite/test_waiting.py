@@ -23,8 +23,8 @@ def naps_of(backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch, idle: float
         naps.append(seconds)
         clock += seconds
 
-    monkeypatch.setattr("eventstore_sqlite.backend.monotonic", lambda: clock)
-    backend._seen = 0, clock - idle, None
+    monkeypatch.setattr("eventstore_sqlite.waiting.monotonic", lambda: clock)
+    backend._watch.seen = 0, clock - idle, None
     backend.wait(0, 1.0, nap)
     return naps
 
@@ -45,7 +45,7 @@ def test_one_idle_for_a_minute_is_looked_at_often_enough_for_a_wake_up_in_50_ms(
 
 
 def test_news_end_the_backing_off(sqlite: SqliteBackend, store: EventStore) -> None:
-    sqlite._seen = 0, monotonic() - 3600, None
+    sqlite._watch.seen = 0, monotonic() - 3600, None
     store.append(an_event())
     naps: list[float] = []
 
@@ -82,7 +82,7 @@ def test_a_wait_misses_nothing_that_another_store_appends(
 def test_an_idle_wait_costs_next_to_nothing(store: EventStore) -> None:
     backend = store._log.backend
     assert isinstance(backend, SqliteBackend)
-    backend._seen = 0, monotonic() - 60, None
+    backend._watch.seen = 0, monotonic() - 60, None
     began = thread_time()
 
     assert not store.wait_for_events(0, timeout=2)

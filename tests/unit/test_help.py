@@ -70,7 +70,7 @@ def test_help_shows_the_options_of_every_store(function: Any) -> None:
     core = [
         name
         for name in Settings.__struct_fields__
-        if name not in ("scheme", "location", "own_options", "known_options", "driver_options")
+        if name not in ("scheme", "location", "own_options", "driver_options", "given")
     ]
     for name in core:
         assert f"{name}: " in signature

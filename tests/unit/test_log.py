@@ -92,7 +92,7 @@ def opened(shaky: Shaky) -> Iterator[Opener]:
     stores = []
 
     def open_it(**options: Any) -> EventStore:
-        stores.append(EventStore(Log(shaky, Settings.parse("memory://", options, frozenset()))))
+        stores.append(EventStore(Log(shaky, Settings.parse("memory://", options, Shaky.options))))
         return stores[-1]
 
     yield open_it

@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 
 from eventstore import drop_namespace, open_store
-from eventstore.backend import Durability, Settings
+from eventstore.backend import Durability, Option, Options, Settings, as_given
 from eventstore.backend.settings import redacted
 from eventstore.errors import ConfigurationError, MissingDriverError
 from eventstore.registry import schema_ddl
 
-OWN = frozenset({"replicas"})
+DRIVERS = ("client", "name", "passfile", "password", "sslmode", "sslpassword", "token", "user")
+TAKES = Options(own={"replicas": Option(as_given)}, passed=dict.fromkeys(DRIVERS, as_given))
 
 
 def parse(url: str, **options: Any) -> Settings:
-    return Settings.parse(url, options, OWN)
+    return Settings.parse(url, options, TAKES)
 
 
 def test_options_are_sorted_by_whom_they_concern() -> None:
