@@ -26,6 +26,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from time import monotonic, time_ns
 from typing import Final
@@ -60,10 +61,11 @@ _IDLE: Final = 8
 class _Loan:
     """A connection in use, once there is one: by its only cursor."""
 
-    __slots__ = ("cursor",)
+    __slots__ = ("cursors",)
 
     def __init__(self) -> None:
-        self.cursor: sqlite3.Cursor | None = None
+        self.cursors: list[sqlite3.Cursor] = []
+        """None or one."""
 
 
 class Connections:
@@ -139,14 +141,17 @@ class Connections:
         keep = self.path is None
         try:
             self._lend(loan, pool, second=second)
-            if loan.cursor is None:
-                loan.cursor = self._connect()
+            if not loan.cursors:
+                loan.cursors.append(self._connect())
             elif pool is self._writers or monotonic() > self._next_check:
                 self._check_file()
-            yield loan.cursor
+            yield loan.cursors[0]
             keep = True
         finally:
-            self._take_back(loan, pool, keep=keep)
+            try:
+                self._take_back(loan, pool, keep=keep)
+            finally:  # for Ctrl-C in the middle of it; harmless when repeated
+                self._take_back(loan, pool, keep=keep)
 
     def _lend(self, loan: _Loan, pool: list[sqlite3.Cursor], *, second: bool) -> None:
         """Register a loan, of an idle connection if there is one, as soon as it may be."""
@@ -158,27 +163,25 @@ class Connections:
             self._check_usable()
             self._loans.add(loan)
             if pool:
-                loan.cursor = pool[-1]  # Ctrl-C may come before the next line
-                del pool[-1]
+                _move(pool, loan.cursors)
 
     def _take_back(self, loan: _Loan, pool: list[sqlite3.Cursor], *, keep: bool) -> None:
         """Put a connection back, or close one that an exception left in an unknown state."""
         with self._lock:
             if loan not in self._loans:  # lent to nobody, or by the parent of this process
                 return
-            try:
-                if loan.cursor is not None and loan.cursor not in pool:
-                    self._put_back(loan.cursor, pool, keep=keep)
-            finally:
-                self._loans.discard(loan)
-                self._gate.notify_all()
+            if loan.cursors:
+                self._put_back(loan, pool, keep=keep)
+            self._loans.discard(loan)
+            self._gate.notify_all()
 
-    def _put_back(self, cursor: sqlite3.Cursor, pool: list[sqlite3.Cursor], *, keep: bool) -> None:
+    def _put_back(self, loan: _Loan, pool: list[sqlite3.Cursor], *, keep: bool) -> None:
+        (cursor,) = loan.cursors
         try:
             if cursor.connection.in_transaction:
                 cursor.execute("ROLLBACK")
             if keep and not self._closed and len(pool) < _IDLE:
-                pool.append(cursor)
+                _move(loan.cursors, pool)
                 return
         except sqlite3.Error as error:  # must not fail what was committed
             logger.warning("%s: a transaction could not be undone: %s", self.name, error)
@@ -365,10 +368,15 @@ class Connections:
         if self.path is None and not loans:
             self._readers += idle
             return
-        lent = [loan.cursor for loan in loans if loan.cursor is not None]
-        forks.keep((*idle, *lent))
+        forks.keep(chain(idle, *(loan.cursors for loan in loans)))
         if loans or idle:
             self._came_over_a_fork = True
+
+
+def _move(source: list[sqlite3.Cursor], target: list[sqlite3.Cursor]) -> None:
+    """Move the last one. A single step for the interpreter: Ctrl-C comes before or after it, and
+    leaves none that is nobody's (a database in memory would be gone) or that two have."""
+    target.extend(map(list.pop, (source,)))
 
 
 def _open(database: str) -> sqlite3.Cursor:
