@@ -150,8 +150,9 @@ class Connections:
         finally:
             try:
                 self._take_back(loan, pool, keep=keep)
-            finally:  # for Ctrl-C in the middle of it; harmless when repeated
-                self._take_back(loan, pool, keep=keep)
+            finally:
+                if loan in self._loans:  # Ctrl-C came in the middle of it
+                    self._take_back(loan, pool, keep=keep)
 
     def _lend(self, loan: _Loan, pool: list[sqlite3.Cursor], *, second: bool) -> None:
         """Register a loan, of an idle connection if there is one, as soon as it may be."""
