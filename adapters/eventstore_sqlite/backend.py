@@ -154,7 +154,7 @@ class SqliteBackend(Backend):
             return [Entity(*row) for row in rows(cursor, *statement)]
 
     def _view(self, cursor: sqlite3.Cursor) -> View:
-        return View(cursor, self._sql, self.log_id)
+        return View(cursor, self._sql, self.found.log_id)
 
     # --- Waiting
 

@@ -85,6 +85,8 @@ class Connections:
         self._checked_wal = b"", _LONG_WAL
         self._closed = False
         self._came_over_a_fork = False
+        self._memory = _open(":memory:") if path is None else None
+        """In no pool, so that nothing can lose it."""
         self._begin()
         forks.register(self)
 
@@ -110,11 +112,10 @@ class Connections:
 
         An exception undoes it. Raises StoreUnavailableError if the lock is not free in time.
         """
-        pool = self._readers if self.path is None else self._writers
         with (
             deadline(timeout),
             translating(self._classify, self.name),
-            self._lent(pool) as writer,
+            self._lent(self._writers) as writer,
         ):
             self._begin_writing(writer)
             yield writer
@@ -136,7 +137,7 @@ class Connections:
         self, pool: list[sqlite3.Cursor], *, second: bool = False
     ) -> Iterator[sqlite3.Cursor]:
         loan = _Loan()
-        keep = self.path is None
+        keep = False
         try:
             self._lend(loan, pool, second=second)
             if loan.cursor is None:
@@ -146,38 +147,43 @@ class Connections:
             yield loan.cursor
             keep = True
         finally:
-            self._take_back(loan, pool, keep=keep)
+            try:
+                self._take_back(loan, pool, keep=keep)
+            finally:
+                if loan in self._loans:  # Ctrl-C came in the middle of it
+                    self._take_back(loan, pool, keep=keep)
 
     def _lend(self, loan: _Loan, pool: list[sqlite3.Cursor], *, second: bool) -> None:
         """Register a loan, of an idle connection if there is one, as soon as it may be."""
         with self._lock:
             # A fork waits for who has a connection, so that one may take a second.
-            while (self._frozen and not second) or (self.path is None and self._loans):
+            while (self._frozen and not second) or (self._memory and self._loans):
                 if not self._gate.wait(time_left(self._timeout)):
                     raise StoreUnavailableError(f"{self.name}: was in use all the time")
             self._check_usable()
             self._loans.add(loan)
-            if pool:
-                loan.cursor = pool[-1]  # Ctrl-C may come before the next line
-                del pool[-1]
+            loan.cursor = pool.pop() if pool else self._memory
 
     def _take_back(self, loan: _Loan, pool: list[sqlite3.Cursor], *, keep: bool) -> None:
         """Put a connection back, or close one that an exception left in an unknown state."""
         with self._lock:
             if loan not in self._loans:  # lent to nobody, or by the parent of this process
                 return
-            try:
-                if loan.cursor is not None and loan.cursor not in pool:
-                    self._put_back(loan.cursor, pool, keep=keep)
-            finally:
-                self._loans.discard(loan)
-                self._gate.notify_all()
+            if loan.cursor is not None:
+                self._put_back(loan, loan.cursor, pool, keep=keep)
+            self._loans.discard(loan)
+            self._gate.notify_all()
 
-    def _put_back(self, cursor: sqlite3.Cursor, pool: list[sqlite3.Cursor], *, keep: bool) -> None:
+    def _put_back(
+        self, loan: _Loan, cursor: sqlite3.Cursor, pool: list[sqlite3.Cursor], *, keep: bool
+    ) -> None:
         try:
             if cursor.connection.in_transaction:
                 cursor.execute("ROLLBACK")
+            if self._memory is not None and not self._closed:
+                return
             if keep and not self._closed and len(pool) < _IDLE:
+                loan.cursor = None  # first: it must not be put back twice
                 pool.append(cursor)
                 return
         except sqlite3.Error as error:  # must not fail what was committed
@@ -207,8 +213,7 @@ class Connections:
                     self.path.touch(0o600, exist_ok=False)
 
     def _connect(self) -> sqlite3.Cursor:
-        if self.path is None:
-            return _open(":memory:")
+        assert self.path is not None  # noqa: S101 - that in memory is there
         self._check_file()
         self._check_not_inherited()
         cursor = _open(f"{self.path.as_uri()}?mode=rw")
@@ -336,6 +341,8 @@ class Connections:
     def close(self) -> None:
         """Close what is idle; what is in use closes when it comes back, and a fork waits for it."""
         with self._lock:
+            if self._memory is not None and not self._loans and not self._closed:
+                _close(self._memory)
             self._closed = True
             self._close_idle()
             self._gate.notify_all()
@@ -349,7 +356,7 @@ class Connections:
         """Close all connections, once nobody uses one, and keep everybody from opening more."""
         self._lock.acquire()
         self._frozen = True
-        if self._gate.wait_for(lambda: not self._loans, self._timeout) and self.path is not None:
+        if self._gate.wait_for(lambda: not self._loans, self._timeout):
             self._close_idle()
 
     def after_fork_in_parent(self) -> None:
@@ -362,9 +369,6 @@ class Connections:
         """Begin anew. A database in memory was copied with the process, and goes its own way."""
         loans, idle = self._loans, [*self._readers, *self._writers]
         self._begin()
-        if self.path is None and not loans:
-            self._readers += idle
-            return
         lent = [loan.cursor for loan in loans if loan.cursor is not None]
         forks.keep((*idle, *lent))
         if loans or idle:

@@ -33,12 +33,13 @@ version."""
 class View:
     """The log as a connection sees it (``LogView``)."""
 
+    ends: Mapping[Entity, Chain]
+    """The chains of the entities whose versions were asked for last."""
+
     def __init__(self, cursor: sqlite3.Cursor, sql: Statements, log_id: str) -> None:
         self._cursor = cursor
         self._sql = sql
         self._log_id = log_id
-        self.ends: dict[Entity, Chain] = {}
-        """The chains of the entities whose versions were asked for last."""
 
     def head(self) -> tuple[int, datetime | None]:
         """Return the highest sequence and when it was recorded: 0 and None in an empty log.
@@ -73,11 +74,13 @@ class View:
         identities = [(tenant_id, event_id.bytes) for tenant_id, event_id in keys]
         return events_of(self._rows_for("find", identities))
 
-    def _rows_for(self, name: str, wanted: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-        """Yield what a statement that takes rows of values finds for these."""
+    def _rows_for(self, name: str, wanted: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Return what a statement that takes rows of values finds for these."""
+        found: list[tuple[Any, ...]] = []
         for some in _chunks(wanted, _ROWS):
             text = self._sql.of_rows(name, len(some[0]), len(some))
-            yield from rows(self._cursor, text, list(chain.from_iterable(some)))
+            found += rows(self._cursor, text, list(chain.from_iterable(some)))
+        return found
 
     def first_match(self, query: EventQuery, after: int, up_to: int) -> int:
         """Return the sequence of an event in ``(after, up_to]`` that matches, 0 if none does."""
