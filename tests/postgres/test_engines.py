@@ -80,6 +80,20 @@ OTHERS = [
         "EDB Postgres Advanced Server",
     ),
     ("PostgreSQL 12.3, compiled by Visual C++ build 1914, 64-bit, QuestDB", "QuestDB"),
+    (
+        (
+            "PostgreSQL 17.5 (EDB Postgres Extended Server 17.5.0) on x86_64-pc-linux-gnu, compiled"
+            " by gcc (GCC) 11.5.0, 64-bit"
+        ),
+        "EDB Postgres Extended Server",
+    ),
+    (
+        (
+            "PostgreSQL 9.2.4 (openGauss 2.0.0 build 78689da9) compiled at 2021-03-31 21:04:03"
+            " commit 0 last mr on x86_64-unknown-linux-gnu, compiled by g++ (GCC) 7.3.0, 64-bit"
+        ),
+        "openGauss",
+    ),
     ("PostgreSQL 13.14.0-RisingWave-2.0.0 (0d15632ac8d18fbd)", "RisingWave"),
     ("PostgreSQL 16", "'PostgreSQL 16'"),  # made up, as is the next
     ("SomethingNew 1.0", "'SomethingNew 1.0'"),
