@@ -1,7 +1,7 @@
 """What speaks PostgreSQL's protocol and is another engine is refused by name.
 
-None of the others can be run here: what they say is theirs as documented, told by a server that
-knows no more than that.
+None of the others can be run here: what they say is taken from their documentation and source, or
+from what users report of them, and told by a server that knows no more than that.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ COCKROACH = (
 )
 YUGABYTE = (
     (
-        "PostgreSQL 15.2-YB-2.25.0.0-b0 on x86_64-pc-linux-gnu, compiled by clang version 17.0.6,"
+        "PostgreSQL 15.12-YB-2.25.2.0-b0 on x86_64-pc-linux-gnu, compiled by clang version 19.1.0,"
         " 64-bit"
     ),
-    "15.2-YB-2.25.0.0-b0",
+    "15.12-YB-2.25.2.0-b0",
 )
 REDSHIFT = (
     (
@@ -43,7 +43,7 @@ THE_SAME = [
     "PostgreSQL 16.3, compiled by Visual C++ build 1938, 64-bit",
     "PostgreSQL 17.0 on x86_64-windows, compiled by msvc-19.39.33523, 64-bit",
     "PostgreSQL 19devel on aarch64-apple-darwin24, compiled by Apple clang version 16.0.0, 64-bit",
-    # Amazon Aurora and RDS, Neon, Supabase, AlloyDB
+    # Amazon Aurora, Neon, Supabase, AlloyDB (which Cloud SQL sounds like)
     (
         "PostgreSQL 15.4 on x86_64-pc-linux-gnu, compiled by x86_64-pc-linux-gnu-gcc (GCC) 9.5.0,"
         " 64-bit"
@@ -70,7 +70,7 @@ OTHERS = [
         ),
         "Greenplum",
     ),
-    ("PostgreSQL 9.5.0 on x86_64-unknown-linux-gnu (Materialize v0.68.1)", "Materialize"),
+    ("PostgreSQL 9.5 on x86_64-unknown-linux-gnu (Materialize 26.36.0)", "Materialize"),
     ("CrateDB 5.4.3 (built 75a2ea4/2023-09-26T09:35:21Z, Linux 5.15 amd64)", "CrateDB"),
     (
         (
@@ -80,8 +80,22 @@ OTHERS = [
         "EDB Postgres Advanced Server",
     ),
     ("PostgreSQL 12.3, compiled by Visual C++ build 1914, 64-bit, QuestDB", "QuestDB"),
+    (
+        (
+            "PostgreSQL 17.5 (EDB Postgres Extended Server 17.5.0) on x86_64-pc-linux-gnu, compiled"
+            " by gcc (GCC) 11.5.0, 64-bit"
+        ),
+        "EDB Postgres Extended Server",
+    ),
+    (
+        (
+            "PostgreSQL 9.2.4 (openGauss 2.0.0 build 78689da9) compiled at 2021-03-31 21:04:03"
+            " commit 0 last mr on x86_64-unknown-linux-gnu, compiled by g++ (GCC) 7.3.0, 64-bit"
+        ),
+        "openGauss",
+    ),
     ("PostgreSQL 13.14.0-RisingWave-2.0.0 (0d15632ac8d18fbd)", "RisingWave"),
-    ("PostgreSQL 16", "'PostgreSQL 16'"),  # Aurora DSQL
+    ("PostgreSQL 16", "'PostgreSQL 16'"),  # made up, as is the next
     ("SomethingNew 1.0", "'SomethingNew 1.0'"),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
@@ -13,7 +14,8 @@ from typing import Any, Literal
 import psycopg
 import pytest
 
-from eventstore import EventStore, StoreUnavailableError, open_store
+from eventstore import CorruptLogError, EventStore, StoreUnavailableError, open_store
+from eventstore.backend import Batch, LogState, Plan, plan
 from eventstore.testing.conformance.base import assert_log_is_sound
 from eventstore.testing.conformance.crews import Thread
 from eventstore.testing.conformance.processes import FreshProcess
@@ -305,6 +307,32 @@ def test_no_free_connection_is_told_after_the_timeout(
             store.get_current_sequence()
         assert not caught.value.may_have_written
         assert store.get_current_sequence() == 0
+
+
+def test_a_row_that_something_wrote_without_the_lock_is_told_and_nothing_added(
+    store: EventStore,
+    admin: psycopg.Connection[Any],
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given an append that the planner judges, and a row written by hand before it is written
+    store.append(note())
+
+    def beside_others(group: Sequence[Batch], state: LogState) -> Plan:
+        admin.execute(
+            f"INSERT INTO {namespace}.events SELECT (jsonb_populate_record(e, jsonb_build_object("
+            "'sequence', 2, 'batch_sequence', 2, 'entity_id', 'by hand', 'event_id',"
+            f" gen_random_uuid()))).* FROM {namespace}.events e"
+        )
+        return plan(group, state)
+
+    monkeypatch.setattr("eventstore_postgres.appending.plan", beside_others)
+    expected = {("note", "n-1"): 1, ("note", "n-2"): 0}
+    # When it is written, then it is not put after that row as if it had been judged so
+    with pytest.raises(CorruptLogError, match="does not take its lock"):
+        store.append(note(), expected_version=expected)
+    monkeypatch.undo()
+    assert [event.entity_id for event in store.get_events()] == ["n-1", "by hand"]
 
 
 @pytest.mark.parametrize("sort", ["read", "append", "planned append"])
