@@ -250,7 +250,7 @@ def test_a_drop_that_was_cut_off_is_told_and_ended_by_the_next(
     monkeypatch.undo()
 
     with pytest.raises(StoreUnavailableError, match="drop it again"):
-        open_store(url, namespace="cut_off", timeout=0.3)
+        open_store(url, namespace="cut_off", timeout=3.0)
     assert drop_namespace(url, namespace="cut_off")
     assert not drop_namespace(url, namespace="cut_off")
     with open_store(url, namespace="cut_off") as anew:
