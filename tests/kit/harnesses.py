@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -65,22 +66,12 @@ def _redis(_: str) -> dict[str, Any]:
 
 
 def _postgres(url: str) -> dict[str, Any]:
-    from tests.postgres.joins import (
-        PostgresJoins,  # its driver need not be installed for the others
-    )
-
-    def set_formats(namespace: str, least_reader: int, least_writer: int) -> None:
-        import psycopg
-
-        with psycopg.connect(url) as connection:
-            connection.execute(
-                f'UPDATE "{namespace}".log SET least_reader = %s, least_writer = %s',
-                (least_reader, least_writer),
-            )
+    # Its driver need not be installed for the others.
+    from tests.postgres.joins import PostgresJoins, set_formats
 
     return {
         "joins": PostgresJoins(url),
-        "set_formats": set_formats,
+        "set_formats": partial(set_formats, url),
         "voiding_options": (
             ("options", "-csynchronous_commit=off"),
             ("replication", "database"),
