@@ -1,4 +1,4 @@
-"""Transactions of psycopg connections, for the conformance suite."""
+"""Transactions of psycopg connections, and formats of logs, for the conformance suite."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from typing import Any
 import psycopg
 
 from eventstore.testing.conformance import Joins
+
+
+def set_formats(url: str, namespace: str, least_reader: int, least_writer: int) -> None:
+    """Note the formats that a log asks for."""
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            f'UPDATE "{namespace}".log SET least_reader = %s, least_writer = %s',
+            (least_reader, least_writer),
+        )
 
 
 class PostgresJoins(Joins):

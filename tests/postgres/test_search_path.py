@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -20,7 +21,7 @@ from eventstore.testing.conformance import ConformanceSuite, Harness
 from eventstore.testing.conformance.crews import Thread
 from eventstore_postgres import PostgresBackend
 from tests.kit.servers import PostgresServer, start_postgres
-from tests.postgres.joins import PostgresJoins
+from tests.postgres.joins import PostgresJoins, set_formats
 from tests.postgres.traps import PATH, calls, plant
 from tests.postgres.work import WAIT, holders, note, wait_until
 
@@ -92,6 +93,7 @@ class TestPooled(_Watched):
             url=hostile.url,
             options=POOLED,
             joins=PostgresJoins(hostile.url, path=PATH),
+            set_formats=partial(set_formats, hostile.url),
             history_seconds=pytestconfig.getoption("--history-seconds"),
         )
 

@@ -186,6 +186,9 @@ class _Always(dict[Any, Any]):
     def __contains__(self, key: object) -> bool:
         return True
 
+    def get(self, key: Any, default: Any = None) -> Any:
+        return self._value
+
     def setdefault(self, key: Any, default: Any = None) -> Any:
         return self._value
 
