@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
+from threading import get_ident
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 from eventstore import Event, EventQuery
 from eventstore.backend import Backend, Draft, EventKey, PageRequest, planner
 from eventstore.memory import MemoryBackend, _MemoryLog
-from eventstore.testing.conformance import Harness, tailing
+from eventstore.testing.conformance import Harness, crews, tailing
 from eventstore.testing.conformance.appending import AppendTests
 from eventstore.testing.conformance.base import Conformance
 from eventstore.testing.conformance.checkpoints import CheckpointTests
@@ -69,15 +70,18 @@ def ids_unique_over_tenants(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_race_between_check_and_write(patch: pytest.MonkeyPatch) -> None:
-    plan = planner.plan
+    plan_over = planner.plan_over
 
     def slowly(*arguments: Any) -> Any:
-        planned = plan(*arguments)
+        planned = plan_over(*arguments)
         time.sleep(0.002)
         return planned
 
-    patch.setattr("eventstore.memory.plan", slowly)
-    patch.setattr("eventstore.memory.threading", SimpleNamespace(Lock=nullcontext))
+    patch.setattr("eventstore.memory.plan_over", slowly)
+    patch.setattr(
+        "eventstore.memory.threading", SimpleNamespace(Lock=nullcontext, get_ident=get_ident)
+    )
+    patch.setattr(crews.Thread.result, "__defaults__", (3.0,))  # what it breaks may never end
 
 
 def events_appear_late(patch: pytest.MonkeyPatch) -> None:
