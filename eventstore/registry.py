@@ -182,14 +182,22 @@ def schema_ddl(url: str, *, strict: bool = False, **options: Any) -> str:
     cannot log in. Raises ConfigurationError, and UnsupportedOperationError where there is no such
     schema.
     """
-    adapter, settings = _resolve(url, options | {"strict": True} if strict else options)
-    if strict and "strict" not in adapter.options.own:
-        raise UnsupportedOperationError(f"strict: {settings.scheme}:// has no stricter schema")
-    return adapter.schema_ddl(settings)
+    scheme, _, _ = split_url(url)
+    adapter = _adapter_of(scheme)
+    if strict:
+        if "strict" not in adapter.options.own:
+            raise UnsupportedOperationError(f"strict: {scheme}:// has no stricter schema")
+        options["strict"] = True
+    return adapter.schema_ddl(Settings.parse(url, options, adapter.options))
 
 
 def _resolve(url: str, options: dict[str, Any]) -> tuple[type[Backend], Settings]:
     scheme, _, _ = split_url(url)
+    adapter = _adapter_of(scheme)
+    return adapter, Settings.parse(url, options, adapter.options)
+
+
+def _adapter_of(scheme: str) -> type[Backend]:
     with _errors_of_the_system():
         found = entry_points(group=GROUP)
         named = [entry for entry in found if entry.name == scheme]
@@ -209,8 +217,7 @@ def _resolve(url: str, options: dict[str, Any]) -> tuple[type[Backend], Settings
                 f"url: {scheme}:// is registered by several distributions,"
                 f" {' and '.join(sorted(map(_origin, named)))}: uninstall all but one"
             )
-        adapter = _load(named[0])
-    return adapter, Settings.parse(url, options, adapter.options)
+        return _load(named[0])
 
 
 def _origin(entry: EntryPoint) -> str:

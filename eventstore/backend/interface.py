@@ -236,8 +236,8 @@ class Backend(ABC):
         """Return when the head may be above ``after``, at the latest after ``timeout`` seconds.
 
         This default polls with a growing interval. ``nap(seconds)`` sleeps, but wakes at once
-        when this store appends or closes; a backend that blocks in its driver instead is
-        called in short turns.
+        when this store appends or closes, and raises where the wait was called off; a backend
+        that blocks in its driver instead is called in short turns.
         """
         interval = 0.001
         while timeout > 0 and self.head() <= after:

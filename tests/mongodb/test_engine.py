@@ -1,8 +1,8 @@
 """The server is known by what only it says, not by what it announces itself as.
 
-None of the others can be run here: what they answer is what their makers publish (the replies of
-Azure Cosmos DB in its own samples, those of FerretDB and DocumentDB in their sources), and where
-they are is how MongoDB's drivers know them.
+None of the others can be run here: what they answer is put together from what could be found (the
+replies of Azure Cosmos DB in its maker's samples, names of fields in sources and reports for
+FerretDB and DocumentDB), and where they are is how MongoDB's drivers know them.
 """
 
 from __future__ import annotations
