@@ -242,13 +242,16 @@ class CommitReader(Walker):
 
 
 def _of_whole(pieces: Sequence[Piece], head: int | None) -> Sequence[Piece] | None:
-    """Return those of ``pieces`` that are no parts of a commit beyond ``head``; None where that
-    is needed and not known."""
-    if not any(piece.is_part for piece in pieces):
-        return pieces
+    """Return those of ``pieces`` that are of commits up to ``head``; None where that is needed, for
+    there are parts among them, and not known.
+
+    What stands beyond is no harm to an appender as long as the log only grows, for it loses then.
+    But were the log put back to an older copy, that ends at ``head``, it would win by a past that
+    is gone.
+    """
     if head is None:
-        return None
-    return [piece for piece in pieces if not piece.is_part or piece.commit <= head]
+        return None if any(piece.is_part for piece in pieces) else pieces
+    return [piece for piece in pieces if (piece.commit if piece.is_part else piece.first) <= head]
 
 
 def _acceptor(page: PageRequest) -> Callable[[Event], bool] | None:

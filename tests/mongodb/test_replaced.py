@@ -258,6 +258,20 @@ def test_a_drop_that_was_cut_off_is_told_and_ended_by_the_next(
     drop_namespace(url, namespace="cut_off")
 
 
+def test_what_an_append_looks_up_is_of_the_past_that_it_follows(url: str) -> None:
+    # Given a log that went on after an appender has seen its tail
+    with open_store(url, namespace="followed") as store:
+        first, second = store.append(note()), store.append(note())
+        reader: Any = store._log.backend._reader  # type: ignore[attr-defined]
+        # Then a version or an id that stands beyond counts for nothing: were the log put back to
+        # end at that tail, the append would stand, and they would not
+        assert reader.versions([first.entity], first.sequence) == {first.entity: 1}
+        keys = [(each.tenant_id, each.event_id) for each in (first, second)]
+        assert reader.with_ids(keys, first.sequence) == [first]
+        assert reader.versions([first.entity]) == {first.entity: 2}
+    drop_namespace(url, namespace="followed")
+
+
 def test_a_join_of_a_log_made_anew_is_refused(server: MongoServer, namespace: str) -> None:
     with (
         open_store(server.url, namespace=namespace) as store,
