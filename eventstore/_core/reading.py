@@ -594,7 +594,9 @@ def wait(
         else:
             log.read(partial(_wait_a_turn, position, max(seconds_left(), INSTANT), nap))
         head = open_log().head()
-        if head > position:
+        if head < position:  # the log was put back to an older copy: it may never get there
+            position = verified_position(log, after, "after", tenant_id)
+        elif head > position:
             if everything:
                 return True
             asked = in_sequences(log, query, tenant_id, after=position, head=head)
@@ -621,6 +623,7 @@ def wait(
             if not told:
                 logger.warning("%s; waiting for it to come back", error)
             told = True
+            position = -1  # it may come back as an older copy: where this stands is verified anew
     return answer
 
 

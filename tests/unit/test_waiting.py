@@ -10,10 +10,17 @@ from typing import Any
 
 import pytest
 
-from eventstore import Event, EventQuery, EventStore, StoreClosedError, StoreUnavailableError
+from eventstore import (
+    CheckpointError,
+    Event,
+    EventQuery,
+    EventStore,
+    StoreClosedError,
+    StoreUnavailableError,
+)
 from eventstore._core.log import Log
 from eventstore.backend import Settings, open_log
-from eventstore.memory import MemoryBackend
+from eventstore.memory import MemoryBackend, _MemoryLog
 from eventstore.testing.conformance.crews import Thread
 
 WAIT = 30.0
@@ -107,6 +114,41 @@ def test_each_outage_is_told(away: Away, opened: Opener, caplog: pytest.LogCaptu
         assert waiting.is_running(after=0.6)
     store.append(an_event())
     assert waiting.result() is True
+
+
+@pytest.mark.parametrize("timeout", [0, 0.05, None])
+@pytest.mark.parametrize("looks", [1, 3])
+def test_a_log_that_is_put_back_while_it_is_waited_for_is_told(
+    away: Away,
+    opened: Opener,
+    monkeypatch: pytest.MonkeyPatch,
+    timeout: float | None,
+    looks: int,
+) -> None:
+    # Given: a position that is verified, and looked at, before the log is put back below it
+    store = opened()
+    for _ in range(3):
+        store.append(an_event())
+    heads = iter([3] * looks)
+    monkeypatch.setattr(away, "head", lambda: next(heads, 1))
+    # Then it is never passed silently, nor waited for for ever (G12)
+    if timeout == 0 and looks == 3:
+        assert store.wait_for_events(3, timeout) is False
+    with pytest.raises(CheckpointError, match="beyond the head"):
+        store.wait_for_events(3, timeout)
+
+
+def test_a_log_that_comes_back_as_an_older_copy_is_told(away: Away, opened: Opener) -> None:
+    store = opened(retries=0)
+    for _ in range(3):
+        store.append(an_event())
+    waiting = Thread(store.wait_for_events, 3)
+    away.is_away.set()
+    away.is_asked(3)
+    away._log = _MemoryLog()
+    away.is_away.clear()
+    with pytest.raises(CheckpointError, match="beyond the head"):
+        waiting.result()
 
 
 @pytest.mark.parametrize("timeout", [0, WAIT])
