@@ -7,7 +7,7 @@ from threading import Event as Flag
 from typing import Any, Final, Self
 from uuid import UUID
 
-from eventstore._core import appending, reading
+from eventstore._core import appending, entities, positions, reading, waiting
 from eventstore._core.appending import Expectation
 from eventstore._core.checks import checked_integer, checked_name, checked_tenant, shown
 from eventstore._core.log import Log
@@ -125,7 +125,7 @@ class EventStore:
         ``to_version``, in order: at most ``limit``. ``ascending=False`` begins with the last."""
         entity = self._entity(entity_type, entity_id, tenant_id)
         versions = _versions(from_version, to_version, limit, ascending)
-        return reading.read_entity(self._open_log(), entity, versions)
+        return entities.read_entity(self._open_log(), entity, versions)
 
     def iterate_entity(
         self,
@@ -143,7 +143,7 @@ class EventStore:
         entity = self._entity(entity_type, entity_id, tenant_id)
         versions = _versions(from_version, to_version, limit, ascending)
         self._open_log()
-        return reading.stream_entity(self._open_log, entity, versions)
+        return entities.stream_entity(self._open_log, entity, versions)
 
     def get_events_for_workflow(
         self, workflow_id: Name, from_sequence: int = 0, *, tenant_id: Name | None = None
@@ -186,7 +186,7 @@ class EventStore:
     def get_current_sequence(self) -> int:
         """Return the head: the highest sequence, 0 when empty. In a tenant's view that of the
         tenant's own last event."""
-        return reading.last_sequence(self._open_log(), self._tenant_id)
+        return positions.last_sequence(self._open_log(), self._tenant_id)
 
     def get_current_version(
         self, entity_type: Name, entity_id: Name, *, tenant_id: Name = ""
@@ -242,7 +242,7 @@ class EventStore:
             raise InvalidQueryError(
                 f"stop: must be None or a threading.Event, not {type(stop).__name__}"
             )
-        return reading.wait(self._open_log, after, timeout, checked, self._tenant_id, stop=stop)
+        return waiting.wait(self._open_log, after, timeout, checked, self._tenant_id, stop=stop)
 
     def checkpoint(self, event: Event | None = None) -> Checkpoint:
         """Return where a consumer that has processed ``event`` stands; without one, the head
@@ -250,7 +250,7 @@ class EventStore:
         log = self._open_log()
         if event is None:
             page = PageRequest(query=self._query(None), limit=1, ascending=False)
-            found = log.in_one_call(lambda: reading.page_of_this_log(log, page))
+            found = log.in_one_call(lambda: positions.page_of_this_log(log, page))
             if not found:
                 return Checkpoint(log.backend.log_id, 0, None)
             event = found[0]
@@ -328,7 +328,7 @@ class EventStore:
             query = EventQuery()
         elif type(query) is not EventQuery:  # a subclass could name one tenant and match another
             raise InvalidQueryError(f"query: must be an EventQuery, not {type(query).__name__}")
-        return reading.in_tenant(query, self._tenant_id)
+        return positions.in_tenant(query, self._tenant_id)
 
     def _identity_tenant(self, tenant_id: Name) -> str:
         tenant = checked_tenant(tenant_id, InvalidQueryError)
@@ -350,13 +350,13 @@ class EventStore:
 
 def _versions(
     from_version: int, to_version: int | None, limit: int | None, ascending: bool
-) -> reading.Versions:
+) -> entities.Versions:
     for field, value in (("to_version", to_version), ("limit", limit)):
         if value is not None:
             checked_integer(field, value, InvalidQueryError)
     if type(ascending) is not bool:
         raise InvalidQueryError(f"ascending: must be a bool, not {shown(ascending)}")
-    return reading.Versions(
+    return entities.Versions(
         after=checked_integer("from_version", from_version, InvalidQueryError),
         up_to=to_version,
         limit=limit,

@@ -10,7 +10,8 @@ import msgspec
 
 from eventstore._core.checks import checked_name, checked_tenant, shown
 from eventstore._core.log import Log
-from eventstore._core.reading import in_sequences, in_tenant, verified, verified_position
+from eventstore._core.positions import in_tenant, verified, verified_position
+from eventstore._core.reading import in_sequences
 from eventstore._core.retrying import Answer, logger
 from eventstore.backend import PageRequest
 from eventstore.backend.deadline import INSTANT, time_left

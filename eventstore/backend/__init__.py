@@ -17,7 +17,6 @@ from eventstore.backend.options import (
     as_number,
 )
 from eventstore.backend.planner import (
-    ANOTHER_PAST,
     Accepted,
     AnotherPastError,
     Batch,
@@ -43,7 +42,6 @@ from eventstore.backend.settings import Durability, Settings
 from eventstore.backend.translation import Fault, Trouble, replaced, translated, translating
 
 __all__ = [
-    "ANOTHER_PAST",
     "EPOCH",
     "INSTANT",
     "MAX_INT64",

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from eventstore.backend.interface import Backend
-from eventstore.backend.settings import Settings
+from eventstore.backend.settings import Engine, Settings
 from eventstore.errors import (
     ConfigurationError,
     StoreUnavailableError,
@@ -76,7 +76,7 @@ def _check_engine(backend: Backend, settings: Settings) -> None:
     """Refuse what speaks an engine's protocol and is another: its locks may be stubs, its reads
     and writes mean less than they say."""
     doubt = backend.engine_doubt()
-    if doubt is not None and not settings.unchecked_engine:
+    if doubt is not None and settings.engine is Engine.KNOWN:
         raise ConfigurationError(
             f"{settings.safe_url}: {doubt}, which is not known to keep the guarantees; run the"
             " conformance suite on it, and give engine=unchecked to use it all the same"

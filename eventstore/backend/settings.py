@@ -78,11 +78,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     given: dict[str, Any] = {}
     """What was given of both, to be shown: from the query string as text."""
 
-    @property
-    def unchecked_engine(self) -> bool:
-        """Whether any engine will do."""
-        return self.engine is Engine.UNCHECKED
-
     @classmethod
     def parse(cls, url: str, options: Mapping[str, Any], takes: Options) -> Settings:
         """Take a URL apart; keywords in ``options`` win over its query string.
