@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Final
+from typing import Any, Final
+
+import psycopg
 
 from eventstore.backend import Settings, time_left, translating
 from eventstore.errors import ConfigurationError, StoreUnavailableError
@@ -38,9 +40,11 @@ class ClientSessions(Sessions):
         if self._pool.closed:
             raise ConfigurationError("client: the pool is closed")
         end = monotonic() + timeout
-        with translating(classify, "client: the pool gives no connection"):
-            connection = self._pool.getconn(timeout)
+        connection: psycopg.Connection[Any] | None = None
+        begins_by_itself = False
         try:
+            with translating(classify, "client: the pool gives no connection"):
+                connection = self._pool.getconn(timeout)
             guest = Guest(connection)
             begins_by_itself = not connection.autocommit
             connection.autocommit = True
@@ -49,9 +53,12 @@ class ClientSessions(Sessions):
                     self._check(guest)
                 yield guest
         finally:
-            if not connection.closed:
-                connection.autocommit = not begins_by_itself
-            self._pool.putconn(connection)
+            if connection is not None:
+                try:
+                    if begins_by_itself and not connection.closed:
+                        connection.autocommit = False
+                finally:  # the pool looks itself at the state that it comes back in
+                    self._pool.putconn(connection)
 
     @contextmanager
     def reading(self) -> Iterator[Guest]:

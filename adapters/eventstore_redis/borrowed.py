@@ -42,8 +42,12 @@ class _Loans:
 
     def get_connection(self) -> Any:
         connection = self._pool.get_connection()
-        own = connection.socket_timeout
-        connection._sock.settimeout(time_left(min(self._timeout, own or inf)))
+        try:
+            own = connection.socket_timeout
+            connection._sock.settimeout(time_left(min(self._timeout, own or inf)))
+        except BaseException:
+            self._pool.release(connection)
+            raise
         return connection
 
     def release(self, connection: Any) -> None:
