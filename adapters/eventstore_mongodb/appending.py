@@ -35,6 +35,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
+from math import inf
 from typing import Any, Final, NamedTuple, Self
 
 import pymongo
@@ -81,8 +82,11 @@ _PAUSE: Final = 0.002
 """Seconds that who has lost pauses at most. It does not grow: the longer a pause, the likelier
 that the winner, who has none, wins again. With pauses that doubled up to 10 ms the slowest of four
 racing processes had 0.3 of its fair share, with this 0.55, for 5 % less in all."""
+_FRESH: Final = 0.1
+"""Seconds after it was seen for which the tail is followed without another look …"""
 _PROMPT: Final = 0.5
-"""Seconds that the insert of a commit may take before it is looked whether it was right …"""
+"""… seconds that the insert of a commit may take then before it is looked whether it was right:
+together less than it takes to put a database back …"""
 _BYTES_A_SECOND: Final = 2_000_000
 """… and for a large one as many more as it takes to send it at this rate."""
 _PAUSE_IN_DOUBT: Final = 0.01
@@ -267,6 +271,7 @@ class Appender:
         parts_left = commit.parts
         is_sent = is_stored = is_repeated = False
         doubt: PyMongoError | None = None
+        looked_at = known.seen_at
         while True:
             is_sending = False
             try:
@@ -276,12 +281,13 @@ class Appender:
                         if there is not None and there["token"] != token:
                             return False
                         is_stored = there is not None
-                        if not is_stored and not self._stands(known):
-                            return False  # never leave a gap
                     if parts_left:  # they must stand before what makes them visible
                         self._put(parts_left)
                         parts_left = []
                     if not is_stored:
+                        # Whatever came since the look may have waited for a server that was away.
+                        if time.monotonic() - looked_at >= _FRESH and not self._stands(known):
+                            return False  # never leave a gap
                         is_sending = True
                         # Not to wait for a server that is away: it may come back as a copy from
                         # before, and would show this commit beyond a gap until it is taken back.
@@ -312,7 +318,7 @@ class Appender:
                         f" db.currentOp() shows it): {fault.said}",
                         may_have_written=doubt is not None,
                     ) from error
-            is_repeated = True
+            is_repeated, looked_at = True, -inf
             time.sleep(random.random() * _PAUSE_IN_DOUBT)  # noqa: S311 - no secret
 
     def _stands(self, known: _Known) -> bool:

@@ -81,6 +81,59 @@ def test_a_restore_while_an_append_waits_leaves_no_gap(
         )
 
 
+@pytest.mark.parametrize("at", ["parts", "versions"])
+def test_a_commit_is_not_put_beyond_a_gap_for_what_was_looked_up_before_a_restore(
+    start: Callable[[], MongoServer], tmp_path: Path, at: str
+) -> None:
+    # Given a store that has seen more than is in a copy of the server's files
+    server = start()
+    data = server._data
+    with open_store(server.url, timeout=30) as store:
+        store.append_batch(notes(KEPT))
+        server.stop()
+        shutil.copytree(data, tmp_path / "copy")
+        server.start()
+        for _ in range(LOST):
+            store.append(note())
+        appender: Any = store._log.backend._appender  # type: ignore[attr-defined]
+        reader = appender._reader
+        put, versions = appender._put, reader.versions
+        commits: list[int] = []
+
+        def restore() -> None:
+            server.kill()
+            shutil.rmtree(data)
+            shutil.copytree(tmp_path / "copy", data)
+            server.start()
+            store._log.backend._client.admin.command("ping")  # type: ignore[attr-defined]
+
+        def watched(documents: Any) -> None:
+            is_commit = "last" in documents[0]
+            if is_commit:
+                commits.append(documents[0]["_id"])
+            elif at == "parts" and not restored:
+                restored.append(True)
+                restore()
+            put(documents)
+
+        def looked_up(*arguments: Any) -> Any:
+            if at == "versions" and not restored:
+                restored.append(True)
+                restore()
+            return versions(*arguments)
+
+        restored: list[bool] = []
+        appender._put, reader.versions = watched, looked_up
+        # When the copy is put back while its parts are written, or versions looked up
+        recorded = store.append_batch(notes(30, "new"))
+
+        # Then its commit never stands beyond a gap, where readers would take it for the head
+        assert restored
+        assert commits == [KEPT + 1]
+        assert recorded.sequences[0] == KEPT + 1
+        assert len(assert_log_is_sound(store)) == KEPT + 30
+
+
 def test_an_insert_after_a_gap_is_taken_back_though_the_first_answer_is_lost(url: str) -> None:
     with open_store(url, namespace="rewound") as store:
         backend: Any = store._log.backend
